@@ -1,4 +1,4 @@
-"""What both Backtrader scripts share: load feeds, run, report, plot."""
+"""Functions of both Backtrader scripts: load feeds, run, report, plot."""
 
 from __future__ import annotations
 

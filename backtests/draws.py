@@ -42,9 +42,9 @@ class Variant:
     nested: bool = True  # the first samples do not depend on the number of samples
 
 
-BASELINE, WINNER = "separate, plain", "shared, Sobol, by price"
+SEPARATE, WINNER = "separate, plain", "shared, Sobol, by price"
 VARIANTS = {
-    BASELINE: Variant(plain, shared=False, by_price=False),
+    SEPARATE: Variant(plain, shared=False, by_price=False),
     "shared, plain": Variant(plain, by_price=False),
     "shared, plain, by price": Variant(plain),
     "shared, Sobol": Variant(sobol, by_price=False),

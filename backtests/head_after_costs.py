@@ -1,4 +1,4 @@
-"""What portfolio rules keep of a return head after costs: holding period x rank buffer x number of names.
+"""A return head after costs, by holding period, rank buffer and number of instruments.
 
     python backtests/head_after_costs.py --data ~/csi300 --store ~/forecasts --start 2020-06-01 --end 2023-12-28
     python backtests/head_after_costs.py --data ~/csi300 --store ~/forecasts --start 2020-06-01 --end 2023-12-28 \
@@ -162,7 +162,7 @@ class Study:
         return replace(self.base, topk=topk, rank_buffer=rank_buffer)
 
     def rows(self, settings: Sequence[tuple[int, int, int]]) -> dict[str, Row]:
-        """Trade settings of holding period, number of names and rank buffer; a row of text for each."""
+        """Trade settings of holding period, number of instruments and rank buffer; a row of text for each."""
         for hold, topk, rank_buffer in settings:
             self.results[f"{hold} days, {topk}, {rank_buffer}"] = backtest_rules(
                 self.scores[hold],

@@ -34,6 +34,9 @@ MARKETS = {"csi300_2005_2019": 0.25, "nifty50_2000_2020": 0.10, "sp500_2013_2018
 HELD_OUT, START, END = "csi300_2020_2023", "2020-06-01", "2023-12-13"
 SIZE = ModelConfig(s1_bits=10, s2_bits=10, d_model=64, n_layers=3, n_heads=4, ff_dim=192)
 LOOKBACK, EVERY = 90, 5
+FEWEST = (
+    30  # instruments of a market: a head needs dates with 20, and not all instruments have bars on all dates
+)
 HORIZONS = (5, 10)  # bars
 OBJECTIVES = {"language and head": 1.0, "head alone": 0.0}  # weight of the token loss
 
@@ -42,7 +45,7 @@ app = cyclopts.App(help=__doc__, version_flags=[])
 
 @dataclass(frozen=True)
 class Network:
-    """What one network is trained on, and with which objective."""
+    """Training data and objective of one network."""
 
     markets: int
     share: float
@@ -70,7 +73,7 @@ def language_ablation(
     Args:
         data: folder with the five files.
         output: folder of all results.
-        shares: shares of each market's instruments to train on.
+        shares: shares of each market's instruments to train on, of at least 30.
         seeds: networks of each kind, which differ in initial weights and order of windows.
         steps: optimizer steps of each network.
         batch_size: windows per step.
@@ -130,7 +133,7 @@ def sources(network: Network, data: Path) -> Iterator[Source]:
         file = data / f"{name}.parquet"
         known = pd.read_parquet(file, columns=["instrument"])["instrument"].unique()
         shuffled = sorted(known, key=lambda each: hashlib.sha256(str(each).encode()).digest())
-        chosen = tuple(sorted(map(str, shuffled[: max(1, round(network.share * len(known)))])))
+        chosen = tuple(sorted(map(str, shuffled[: max(FEWEST, round(network.share * len(known)))])))
         yield Source(
             file, name, instruments=chosen, weight=weight, head=True, frequency="1day", derive_amount=True
         )

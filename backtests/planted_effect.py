@@ -92,7 +92,7 @@ class Study:
 
     @property
     def days(self) -> int:
-        """That a market needs."""
+        """Number of days that a market needs."""
         return LOOKBACK + max(self.learn_days) + EMBARGO + self.test_days + DELAY
 
 

@@ -1,4 +1,4 @@
-"""What the scripts on portfolio rules share: read stored forecasts and prices, trade, compare, show."""
+"""Functions of the scripts on portfolio rules: read stored forecasts and prices, trade, compare, show."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Forecasts:
     Attributes:
         inputs: signals, prices and sampled paths.
         settings: execution, costs and holding period, with the default rules.
-        described: what the forecasts are, in a line.
+        described: the forecasts in one line.
     """
 
     inputs: BacktestInputs

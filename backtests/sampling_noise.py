@@ -19,7 +19,7 @@ import cyclopts
 import numpy as np
 import pandas as pd
 import torch
-from draws import BASELINE, VARIANTS, WINNER, Variant, order_of
+from draws import SEPARATE, VARIANTS, WINNER, Variant, order_of
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -136,7 +136,7 @@ class Study:
         sampling = SampleConfig(self.reference, T=self.T, top_p=self.top_p, seed=10**6)
         reference = signals(forecast(versions[0], windows, sampling, VARIANTS[WINNER]))
         rows = []
-        for title in dict.fromkeys([BASELINE, *self.draws]):
+        for title in dict.fromkeys([SEPARATE, *self.draws]):
             first, second = (self._signals(version, windows, VARIANTS[title]) for version in versions)
             for count in self.samples:
                 found = measures(first[count], second[count], reference, here.loc[date], here.dropna())
@@ -164,7 +164,7 @@ def measures(
     label: pd.Series,
     labels: pd.DataFrame,
 ) -> dict[str, float]:
-    """Of two versions' signals, a frame for each seed; the labels of many dates say along what noise is felt."""
+    """Compare the signals of two versions, a frame per seed; `labels` of many dates give the direction of noise."""
     scores = np.array([signal["score"] for signal in first])
     here, other = (rank_correlation(np.array([s["score"] for s in many]), labels) for many in (first, second))
     known = label.notna().to_numpy()
@@ -201,12 +201,12 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     # Independent errors shrink as 1 / samples, and 1 / fidelity^2 - 1 is their size relative to the signal's.
     error = 1 / table["fidelity"] ** 2 - 1
     counts = table.index.get_level_values("samples")
-    table.insert(1, "worth", (error * counts).loc[BASELINE].mean() / error)
+    table.insert(1, "worth", (error * counts).loc[SEPARATE].mean() / error)
     return table
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print one block a sample count."""
+    """Print one table per sample count."""
     titles = ["fidelity", "worth", "noise", "noise of difference", "own draws"]
     view = Table("samples", "draws", *titles)
     for count, block in table[titles].groupby(level="samples"):
@@ -250,7 +250,7 @@ def sampling_noise(
 
     Args:
         bars: tidy daily bars of a market, CSV or parquet, raw with a factor or adjusted.
-        study: what is compared.
+        study: settings of the comparison.
         output: CSV.
     """
     rows = study.run(bars)

@@ -43,9 +43,9 @@ def train_nano(
     flags += ["--precision", "bfloat16", "--compile"] if accelerated else ["--accumulate", 16]
     run([SCRIPTS / "kronos", "train", *flags], KRONOS_DATA=str(data.resolve()))
     held = data / f"{HELD_OUT}.parquet"
-    learnt = [flag for name in SHARES for flag in ("--train", data / f"{name}.parquet")]
+    sources = [flag for name in SHARES for flag in ("--train", data / f"{name}.parquet")]
     span = ["--train-until", "2018-12-31", "--data", held, "--start", "2020-06-01", "--end", "2023-12-31"]
-    run([sys.executable, "-m", "kronos.training", "evaluate", output / "best", *learnt, *span])
+    run([sys.executable, "-m", "kronos.training", "evaluate", output / "best", *sources, *span])
     dates = ["--start", "2020-06-01", "--end", "2023-12-13", "--every", every, "--samples", samples]
     report = ["--data", held, *dates, "--output", output / "report"]
     run([SCRIPTS / "kronos", "evaluate", output / "best", *report])

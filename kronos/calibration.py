@@ -127,7 +127,7 @@ class Calibration:
         market: universe of the windows.
         lookback: bars per window.
         embargo: description of the excluded dates.
-        fits: in ascending order of `known_at`.
+        fits: fits in ascending order of `known_at`.
         walk_forward: a forecast uses the last fit known on its date, and stays raw before the first; otherwise
             there is one fit, for all dates.
         table: rows of a comparison before and after calibration, on dates outside the fit that was applied.
@@ -262,7 +262,7 @@ class Calibration:
         return [(int(number), np.flatnonzero(last == number)) for number in np.unique(last[last >= 0])]
 
     def as_dict(self) -> dict[str, Any]:
-        """As values for JSON."""
+        """JSON-ready values."""
         return {"format": FORMAT, **_plain(asdict(self))}
 
     def write(self, path: str | Path) -> Path:

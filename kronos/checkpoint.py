@@ -197,7 +197,7 @@ class CheckpointInfo:
     """The checkpoint that a pair of networks was loaded from; part of every forecast's provenance.
 
     Attributes:
-        name: as given by the caller.
+        name: name as given by the caller.
         revision: commit of the model on the hub, None elsewhere.
         sha256: hash of both networks' configs and weights, in hexadecimal.
         trained_until: last date of the training data (ISO), from the model card or the paper; None if unknown.

@@ -46,7 +46,7 @@ class Provenance:
         clip: normalized bars are clipped to ±clip; or None.
         context_overflow: "recompute" or "rolling", what happens when a window exceeds the context; or None.
         precision: dtype of matrix products, "float32" or "bfloat16"; or None.
-        anchor: where paths start: "last_close", the true last close, or "decoded_close", its reconstruction by the
+        anchor: start of the paths: "last_close", the true last close, or "decoded_close", its reconstruction by the
             tokenizer.
         data_sha256: sha256 of the input windows.
         calibration: id of the calibration applied to the paths; None for raw paths.
@@ -109,7 +109,7 @@ class Forecast:
         return describe(self)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the last step of the first windows."""
+        """HTML for notebooks: the last step of the first windows."""
         return html_table(self)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Forecast:

@@ -250,7 +250,7 @@ class FutureTimestamps:
     Args:
         step: nanoseconds between two intraday bars; None where bars are dated with a day.
         days: trading days per bar.
-        period: of weekly and longer bars; None for days and parts of a day.
+        period: period of weekly and longer bars; None for days and parts of a day.
         sessions: trading calendar on the clock of the bars; None to learn the sessions.
     """
 

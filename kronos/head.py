@@ -73,7 +73,7 @@ class ReturnHead:
     the middle of the market, and only differences between instruments of one date are meaningful.
 
     Args:
-        info: what it was trained for.
+        info: targets, data and checkpoint of its training.
         weight: (K, d_model) float32 weights of a linear head, one row per horizon.
         bias: (K,) float32.
         trees: for a LightGBM head, one text model per seed by horizon; their outputs are averaged.

@@ -10,7 +10,7 @@ from kronos.future import future_timestamps
 from kronos.panels import UNNAMED, Bars, iter_instruments
 from kronos.windows import MIN_BARS, Windows
 
-LOOKBACK = 90  # bars that the model reads unless told otherwise; fewer where an instrument has fewer
+LOOKBACK = 90  # bars that the model reads by default; fewer where an instrument has fewer
 
 
 def as_windows(

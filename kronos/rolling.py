@@ -21,8 +21,8 @@ class InstrumentWindows(NamedTuple):
     """Bars of one instrument and where its windows end.
 
     Attributes:
-        name: of the instrument.
-        times: of its bars, as they were passed.
+        name: name of the instrument.
+        times: timestamps of its bars, as they were passed.
         local: the same times on the local clock.
         values: (T, 6) float32.
         ends: positions of the last bars of windows, ascending.

@@ -71,7 +71,7 @@ class ExchangeSessions:
         calendar: sessions without unscheduled closures.
 
     Attributes:
-        name: of the exchange.
+        name: name of the exchange.
         zone: its time zone, in which days and spans are.
     """
 
@@ -194,7 +194,7 @@ class SessionBars:
     opening, and end as long after the closing, as they have so far, so that they end earlier on a half day.
 
     Args:
-        calendar: of the market.
+        calendar: calendar of the market.
         step: nanoseconds between two bars.
         stamps: (K,) int64 nanoseconds of recent bars on the clock of the calendar, ascending.
     """

@@ -133,7 +133,7 @@ class KronosTokenizer(PretrainedModule):
 
         Args:
             x: (B, T, 6).
-            all_reduce_mean: as in `BinaryQuantizer.loss`.
+            all_reduce_mean: see `BinaryQuantizer.loss`.
             scored: number of last bars in the loss, the others are context; None: all.
             columns: (6,) weights of the features' squared errors, with mean 1.
         """

@@ -236,7 +236,7 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     The path of the draft is absolute, see `atomic_file`.
 
     Args:
-        path: of the folder; its parent is made.
+        path: path of the folder; its parent is made.
         replace: whether a folder that is there by then is replaced.
 
     Raises:

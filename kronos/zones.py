@@ -44,7 +44,7 @@ def add_zones(index: pd.MultiIndex, timestamps: np.ndarray, zones: Zones) -> tup
     Args:
         index: (N,) local (datetime, instrument).
         timestamps: (N, H) datetime64[ns], local.
-        zones: of all instruments, or empty.
+        zones: time zones of all instruments, or empty.
 
     Returns:
         index: dates in the zone of the bars; in UTC where instruments have several zones.

@@ -53,9 +53,9 @@ class TaskSampling:
     """Sampling settings by task; the defaults are the paper's. Forecasters other than Kronos have no temperature.
 
     Attributes:
-        returns: of price and return forecasts.
-        volatility: of volatility forecasts.
-        generation: of generated bars, of which the first path is used.
+        returns: metrics of price and return forecasts.
+        volatility: metrics of volatility forecasts.
+        generation: metrics of generated bars, of which the first path is used.
     """
 
     returns: SampleConfig = field(default_factory=lambda: SampleConfig(10, 0.6, 0.9))
@@ -131,7 +131,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a forecaster predicts of N windows, one row each.
+    """Predictions of a forecaster for N windows, one row each.
 
     Attributes:
         closes: (N, H) mean over paths.

@@ -30,7 +30,7 @@ class WindowsByDate:
         windows: any order; a (datetime, instrument) at most once.
 
     Attributes:
-        windows: in order of (datetime, instrument).
+        windows: windows in order of (datetime, instrument).
         dates: forecast dates, ascending.
         rows: number of windows per date.
 

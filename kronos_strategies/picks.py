@@ -21,7 +21,7 @@ ROUNDING = 0.01  # by which rounded weights may add up to more than 1
 
 @dataclass(frozen=True)
 class Picks:
-    """What to hold after a date, and why.
+    """Target positions after a date, and their reasons.
 
     Attributes:
         market: name of the universe.

@@ -1,4 +1,4 @@
-"""What the files around the code say of it: make targets, versions, the length of the README."""
+"""Make targets, versions and the length of the README agree with the code."""
 
 from __future__ import annotations
 

@@ -244,9 +244,9 @@ def read_bars(
 
     Args:
         paths: files, folders or glob patterns.
-        columns: as in `ReadOptions`.
-        timezone: as in `ReadOptions`.
-        pad_codes: as in `ReadOptions`.
+        columns: see `ReadOptions`.
+        timezone: see `ReadOptions`.
+        pad_codes: see `ReadOptions`.
         instruments: read only these; empty for all.
 
     Raises:

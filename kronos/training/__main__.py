@@ -39,7 +39,7 @@ def tokenizer(*, config: Path | None = None, settings: TrainingConfig, read_qlib
     Args:
         config: YAML file of settings; flags override it.
         settings: settings of the run.
-        read_qlib: as in `open_reader`; not a flag.
+        read_qlib: see `open_reader`; not a flag.
     """
     _run("tokenizer", settings, read_qlib)
 
@@ -53,7 +53,7 @@ def predictor(*, config: Path | None = None, settings: TrainingConfig, read_qlib
     Args:
         config: YAML file of settings; flags override it.
         settings: settings of the run.
-        read_qlib: as in `open_reader`; not a flag.
+        read_qlib: see `open_reader`; not a flag.
     """
     _run("predictor", settings, read_qlib)
 
@@ -87,7 +87,7 @@ def evaluate(
         frequency: frequency of all bars; auto infers it from the timestamps of each file.
         lookback: number of bars that determine the scale of a window.
         horizon: number of bars after the lookback.
-        read_qlib: as in `open_reader`; not a flag.
+        read_qlib: see `open_reader`; not a flag.
     """
     from kronos.checkpoint import resolve_tokenizer
     from kronos.model import Kronos
@@ -123,7 +123,7 @@ def train(tokens: Sequence[str], read_qlib: QlibReader | None = None) -> None:
 
     Args:
         tokens: `tokenizer`, `predictor` or `evaluate` with its flags, or flags of both stages.
-        read_qlib: as in `open_reader`.
+        read_qlib: see `open_reader`.
     """
     if not tokens or tokens[0] not in (*STAGES, "evaluate"):
         train_both(tokens, read_qlib)

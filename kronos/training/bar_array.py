@@ -83,7 +83,7 @@ class MappedBars:
         Args:
             source: training data.
             min_bars: shorter segments are dropped.
-            read_qlib: as in `open_reader`.
+            read_qlib: see `open_reader`.
 
         Raises:
             FileNotFoundError: there is no such source.

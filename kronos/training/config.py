@@ -66,7 +66,7 @@ class TrainingConfig:
         learning_rate: peak, after the warm-up.
         schedule: onecycle rises from a tenth of the peak and falls to 0, both as a cosine; cosine rises linearly.
         warmup: share of the steps in which the learning rate rises.
-        weight_decay: of AdamW, on matrices only.
+        weight_decay: weight decay of AdamW, on matrices only.
         clip_norm: maximum norm of the gradient.
         validate_every: number of steps between validations.
         validation_windows: number of validation windows.

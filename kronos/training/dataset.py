@@ -41,8 +41,8 @@ class TrainingWindows:
         lookback: number of bars that determine the scale.
         horizon: number of bars after the lookback.
         weights: weights of the sources; None: their numbers of windows.
-        labels: of the bars of each mapped (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None for a
-            source without labels, or for all.
+        labels: labels of the bars of each mapped (`kronos.training.bar_array`), (M, len(HORIZONS)) float32; None
+            for a source without labels, or for all.
         clip: normalized values are clipped to ±clip.
     """
 

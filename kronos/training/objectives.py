@@ -87,7 +87,7 @@ class Saveable(Protocol):
     """Weights that can be averaged and saved."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """By name."""
+        """Weights by name."""
         ...
 
     def save_pretrained(self, folder: str | Path) -> Path:

@@ -64,7 +64,7 @@ def run_stage(stage: Stage, config: TrainingConfig, read_qlib: QlibReader | None
     Args:
         stage: the stage.
         config: its settings.
-        read_qlib: as in `open_reader`.
+        read_qlib: see `open_reader`.
 
     Returns:
         The final state, the same in every process.

@@ -299,7 +299,7 @@ def _score(
 
 
 def _schedule(optimizer: torch.optim.Optimizer, config: TrainingConfig) -> LambdaLR:
-    """From WARM_FROM of the peak up by a cosine (onecycle) or linearly (cosine), then down by a cosine."""
+    """Rate from WARM_FROM of the peak up by a cosine (onecycle) or linearly (cosine), then down by a cosine."""
     warm = min(round(config.warmup * config.max_steps), config.max_steps - 1)
 
     def share(step: int) -> float:

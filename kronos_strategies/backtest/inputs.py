@@ -1,4 +1,4 @@
-"""What backtests on stored forecasts start from: their settings, the signals of each date, and prices."""
+"""Inputs of backtests on stored forecasts: their settings, the signals of each date, and prices."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class SignalSettings(NamedTuple):
 
 @dataclass(frozen=True)
 class BacktestInputs:
-    """What all settings of rules and execution on the same signals share.
+    """Inputs that all settings of rules and execution on the same signals share.
 
     Attributes:
         signals: indexed (datetime, instrument), known at the close of the date.
@@ -89,7 +89,7 @@ class BacktestInputs:
         paths: PathSource | None = None,
         history: int = HISTORY,
     ) -> BacktestInputs:
-        """With the bars of the dates of the signals, and the equal-weight benchmark after the one given.
+        """Inputs with the bars of the dates of the signals, and the equal-weight benchmark after the one given.
 
         Args:
             signals: indexed (datetime, instrument), known at the close of the date.
@@ -198,7 +198,9 @@ def find_dates(
     """
     known = forecast_set.dates
     first = known[0] if start is None else pd.Timestamp(start)
-    last = known[-1] if end is None else pd.Timestamp(end) + pd.Timedelta(days=1) - pd.Timedelta(1)
+    last = known[-1] if end is None else pd.Timestamp(end)
+    if last == last.normalize():  # a date without a time ends with its last bar
+        last += pd.Timedelta(days=1) - pd.Timedelta(1)
     dates = known[(known >= first) & (known <= last)]
     if len(dates) < 2:
         raise ValueError(

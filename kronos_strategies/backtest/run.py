@@ -53,7 +53,7 @@ def run_backtest(
         prices: adjusted prices of these instruments, also on bars without a rebalance.
         trading: execution and costs.
         factors: bars x instruments, adjusted / unadjusted price; needed for lots.
-        benchmarks: by datetime, simple returns of benchmarks; the mean of all instruments when omitted.
+        benchmarks: simple returns of benchmarks by datetime; the mean of all instruments when omitted.
 
     Raises:
         ValueError: a date or instrument has no prices, weights are infinite, or nothing is traded.
@@ -98,7 +98,7 @@ def backtest_rules(
         every: bars from one rebalance to the next, counted from the first date with signals.
         factors: bars x instruments, adjusted / unadjusted price; needed for lots.
         industries: industry by instrument; needed for a cap on industries.
-        benchmarks: by datetime, simple returns of benchmarks; the mean of the instruments with a signal when
+        benchmarks: simple returns of benchmarks by datetime; the mean of the instruments with a signal when
             omitted.
         paths: function of a date of the signals -> the sampled paths of its instruments; needed for weightings over
             scenarios. A rebalance whose optimization has no result trades nothing, and is listed in `unsolved` of

@@ -221,7 +221,7 @@ def to_result(
         account: outcome of the simulation.
         arrays: prices it ran on.
         trading: execution and costs.
-        benchmarks: by datetime, simple returns, one column each. On the first bar they are 0 if orders trade at
+        benchmarks: simple returns by datetime, one column each. On the first bar they are 0 if orders trade at
             the close, since the portfolio earns nothing before.
         bars_per_year: bars per year.
 

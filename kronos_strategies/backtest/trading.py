@@ -127,7 +127,7 @@ def execute(
 
 
 def round_lots(change: np.ndarray, shares: np.ndarray, factor: np.ndarray, lot: float) -> np.ndarray:
-    """(n,) changes in whole lots towards 0; a position that is closed is closed as a whole.
+    """(n,) changes in whole lots toward 0; a position that is closed is closed as a whole.
 
     Args:
         change: (n,) adjusted shares to trade.

@@ -56,7 +56,7 @@ class TrialResult:
     """Outcome of one trial.
 
     Attributes:
-        bars: by datetime from the first trade on; columns net and gross (returns), turnover, cost, positions.
+        bars: series by datetime from the first trade; columns net and gross (returns), turnover, cost, positions.
         metrics: metrics by name, see `trial_metrics`.
         bars_per_year: bars per year, used to annualize metrics.
     """
@@ -67,7 +67,7 @@ class TrialResult:
 
     @classmethod
     def of(cls, result: BacktestResult) -> TrialResult:
-        """What is kept of a backtest."""
+        """The part of a backtest that is stored."""
         bars = result.returns[[NET, "gross"]].assign(
             turnover=result.turnover, cost=result.cost, positions=result.positions
         )
@@ -75,7 +75,7 @@ class TrialResult:
 
     @classmethod
     def read(cls, path: Path) -> TrialResult | None:
-        """What `write` saved; None if there is no file, or a damaged one."""
+        """The result that `write` saved; None if there is no file, or a damaged one."""
         try:
             table = pq.read_table(path.absolute())  # Arrow reads a relative path with a colon as a URL
             known = json.loads(table.schema.metadata[METADATA])

@@ -19,7 +19,7 @@ class LotSizeCommission(bt.CommissionInfo):
     """A commission scheme whose sizes are multiples of a lot: 100 for A-shares, 0.001 for a coin, 0 for any size.
 
     Params:
-        lot_size: the smallest size; sizes are rounded towards 0.
+        lot_size: the smallest size; sizes are rounded toward 0.
     """
 
     params = (("lot_size", 0.0),)
@@ -44,9 +44,9 @@ def size_for_value(comminfo: bt.CommInfoBase, price: float, value: float) -> flo
     """The largest tradable size with a notional value of at most `value`.
 
     Args:
-        comminfo: of the feed. Shares are sized by its `getsize`, without its leverage; futures in whole contracts,
-            or by its `round_down`, as of a `LotSizeCommission`.
-        price: of a size of 1.
+        comminfo: commission scheme of the feed. Shares are sized by its `getsize`, without its leverage; futures
+            in whole contracts, or by its `round_down`, as of a `LotSizeCommission`.
+        price: price of a size of 1.
         value: notional value, at least 0.
     """
     if comminfo.stocklike:
@@ -90,8 +90,8 @@ class AccountRecorder:
     their last prices replace it. Orders without notifications to the strategy are not recorded.
 
     Args:
-        strategy: that runs.
-        feeds: by name.
+        strategy: the running strategy.
+        feeds: feeds by name.
 
     Attributes:
         rejected: number of orders that the broker rejected.
@@ -143,7 +143,7 @@ class AccountRecorder:
         """Records of all bars.
 
         Args:
-            dates: of the strategy's bars, by their number; bars of one date are taken together.
+            dates: dates of the strategy's bars, by their number; bars of one date are taken together.
 
         Returns:
             DataFrame by datetime with columns net, gross, turnover and cost, all as shares of the value before; and
@@ -203,8 +203,8 @@ class TradeRecorder:
     """Round trips of a run from its executions: a trade ends when its position is zero or changes sign.
 
     Args:
-        strategy: that runs; its broker knows the value of a contract.
-        feeds: by name.
+        strategy: the running strategy; its broker knows the value of a contract.
+        feeds: feeds by name.
     """
 
     def __init__(self, strategy: bt.Strategy, feeds: Mapping[str, bt.AbstractDataBase]) -> None:

@@ -137,7 +137,7 @@ class KronosTearSheet(bt.Analyzer):
         benchmark: name of a feed; "" for none.
         bars_per_year: bars per year, used to annualize; 0 to infer them from the bars.
         trials: number of settings that were tried before this one was chosen, including it.
-        title: of the report; "" for the strategy's name.
+        title: title of the report; "" for the strategy's name.
         notice: a warning for the reader, e.g. that the market is simulated.
         forecasts: folder of the `ForecastSet` that `ForecastData` feeds were made from.
         min_names: a rebalance that ranks fewer feeds has no coefficient.

@@ -96,8 +96,8 @@ def run_warnings(
     Args:
         run: its record.
         keys: (datetime, instrument) that have a score.
-        provenance: of the forecasts; None where it is unknown.
-        result: of the account.
+        provenance: provenance of the forecasts; None where it is unknown.
+        result: result of the account.
     """
     dates, names = (keys.get_level_values(level).unique() for level in ("datetime", "instrument"))
     yield from _model_warnings(run, provenance, dates.min())
@@ -195,7 +195,7 @@ def _score_name(run: RunRecord) -> str:
 
 
 def _path_summaries(run: RunRecord) -> pd.DataFrame | None:
-    """Bands and final closes of the forecasts, from the run itself or from the folder that they came from."""
+    """Bands and final closes of the forecasts, from the run itself or from their folder."""
     if "horizon" in run.path_summaries:
         return run.path_summaries
     if not run.forecasts or not len(run.path_summaries):

@@ -53,8 +53,8 @@ class FeedActivity:
     it, it is suspended. Bars of other feeds say nothing: their exchange may be open while its own is closed.
 
     Args:
-        strategy: that runs.
-        feeds: to watch.
+        strategy: the running strategy.
+        feeds: feeds to watch.
 
     Attributes:
         new_bars: feeds whose bar is new at the current bar of the strategy.
@@ -123,7 +123,7 @@ class FeedActivity:
         Args:
             data: the feed.
             after: number of bars.
-            days: from its last bar to now.
+            days: days from its last bar to now.
         """
         if self.missed_bars(data) >= after:
             return True
@@ -143,8 +143,8 @@ class BarClock:
     """Times of the strategy's bars, and the feeds that they are from.
 
     Args:
-        strategy: that runs.
-        feeds: by name.
+        strategy: the running strategy.
+        feeds: feeds by name.
 
     Attributes:
         bars: Backtrader's time and the name of a feed with a bar at that time, by number of the strategy's bar.
@@ -168,7 +168,7 @@ class FeedHistory:
     or longer, else with the time, where an hour that repeats because clocks are set back is shifted by one tick.
 
     Args:
-        feeds: by name.
+        feeds: feeds by name.
 
     Attributes:
         daily: whether dates are days.

@@ -82,7 +82,7 @@ class ForecastSettings:
         if not isinstance(self.model, str):
             raise ValueError(
                 f"model is a {type(self.model).__name__}. Pass the name of a bundled model, a folder, a hub id or "
-                "a baseline."
+                "another forecaster such as 'baseline:garch'."
             )
         for name, least in (("lookback", MIN_BARS), ("horizon", 1), ("every", 1)):
             value = getattr(self, name)

@@ -58,7 +58,7 @@ class KronosIndicator(bt.Indicator):
     do not count as traded; a feed that never has `lookback` traded bars has no forecast.
 
     The feed's own bars are counted in periods of `every`, one of which begins with bar number `lookback`. An asset
-    is forecast on its first traded bar of each period. Neither other feeds nor a live feed that lags behind them
+    is forecast on its first traded bar of each period. Neither other feeds nor a live feed that lags them
     change that. Under replay, the forecast of a bar follows the bar's ticks.
 
     A forecast depends only on its own window, date and settings. Lines are the same with and without runonce,
@@ -76,7 +76,7 @@ class KronosIndicator(bt.Indicator):
         device: "cpu", "cuda" or "mps"; None for the fastest available.
         store: folder of a `ForecastStore`, which other processes can reuse; None caches within this process.
         tokenizer: for a model that does not name its own.
-        revision: of the model on the hub.
+        revision: revision of the model on the hub.
         calibration, candles, limits: postprocessing of the paths, see `kronos.postprocessing.PathOptions`.
         hold: bars that a position is held, which selects the output of the return head; 0 for `every`.
         score: "head", "paths", or "auto": the head if the checkpoint has one, bars are daily, and it was trained
@@ -308,7 +308,7 @@ def join_forecasts(bars: pd.DataFrame, forecasts: pd.DataFrame, instrument: str)
 
     Args:
         bars: indexed by time, ascending; with a time zone, forecasts are matched by local time.
-        forecasts: as returned by `read_forecasts`.
+        forecasts: result of `read_forecasts`.
         instrument: its name there.
 
     Returns:

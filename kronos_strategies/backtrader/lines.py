@@ -55,7 +55,7 @@ def indicator_lines(statistics: np.ndarray, level: float, factors: np.ndarray | 
     """(N, FINAL_CLOSES + S) path statistics -> (N, L) LINES; all but the score are NaN without paths.
 
     Args:
-        statistics: as returned by `path_statistics`.
+        statistics: result of `path_statistics`.
         level: share of the paths between lower and upper.
         factors: (N,) multipliers of the band's half-widths around its median, in log prices, see
             `Forecast.band_factors`; None for a band without calibration.

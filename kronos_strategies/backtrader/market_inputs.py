@@ -1,4 +1,4 @@
-"""What rules read of the feeds besides signals: past closes, and the sampled paths of the latest forecasts."""
+"""Inputs of rules from feeds in addition to signals: past closes, and sampled paths of the latest forecasts."""
 
 from __future__ import annotations
 

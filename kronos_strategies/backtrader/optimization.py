@@ -24,7 +24,7 @@ def run_optimization(cerebro: bt.Cerebro, maxcpus: int = 1) -> list[Any]:
     `cerebro.run(maxcpus=2)` forks on Linux instead; forecasts then use one thread per process.
 
     Args:
-        cerebro: with at least one `optstrategy`.
+        cerebro: a Cerebro with at least one `optstrategy`.
         maxcpus: number of processes.
 
     Returns:

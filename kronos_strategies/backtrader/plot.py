@@ -37,9 +37,9 @@ def save_plot(
 
     Args:
         strategy: one of those returned by `cerebro.run()`.
-        path: of the picture, e.g. "run.png" or "run.svg"; its folder is created.
-        width: in inches.
-        height: in inches; what its panels need when omitted.
+        path: file of the picture, e.g. "run.png" or "run.svg"; its folder is created.
+        width: width in inches.
+        height: height in inches; when omitted, by the number of panels.
 
     Returns:
         The path.

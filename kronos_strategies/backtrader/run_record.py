@@ -30,7 +30,7 @@ class RunRecord:
 
     Attributes:
         panel: traded bars of the ranked feeds by (datetime, instrument).
-        scores: by (datetime, instrument), column score: of each feed that had started and not ended, at each
+        scores: scores by (datetime, instrument), column score: each feed that had started and not ended, at each
             rebalance; NaN without a value.
         forecast_index: (datetime, instrument) of each forecast that the scores use.
         path_summaries: bands and final closes of these forecasts, see the function `path_summaries`; columns level
@@ -38,9 +38,9 @@ class RunRecord:
         trades: see `TradeEvaluation`.
         performance, weights: see `AccountRecorder.to_frames`.
         benchmark: closes of the benchmark feed; None without one.
-        settings: of the forecasts; None where no KronosIndicator made them.
+        settings: settings of the forecasts; None where no KronosIndicator made them.
         universe: instruments that were forecast together, which label their store; "" without settings.
-        level: of their bands.
+        level: level of their bands.
         signal: line that feeds are ranked by.
         every: bars between rebalances.
         hold: bars that the label spans.
@@ -48,7 +48,7 @@ class RunRecord:
         daily: whether dates are days.
         bars_per_year: bars per year, used to annualize.
         title, trials, notice, forecasts, min_names: see `KronosTearSheet`.
-        description: what ran, by label.
+        description: settings of the run, by label.
         warnings: sentences on the execution of the run, for its reader.
     """
 
@@ -125,7 +125,7 @@ def equal_weight(closes: pd.DataFrame, dates: pd.Index) -> pd.Series:
 
     Args:
         closes: dates x instruments, NaN where there was no trade.
-        dates: of the returns.
+        dates: dates of the returns.
     """
     wide = closes.reindex(closes.index.union(dates))
     known = wide.ffill().reindex(dates)
@@ -137,9 +137,9 @@ class ForecastOrigin(NamedTuple):
     """Origin of the forecasts of a run.
 
     Attributes:
-        settings: of the KronosIndicator that feeds are ranked by; None without one.
+        settings: settings of the KronosIndicator that feeds are ranked by; None without one.
         universe: instruments that share them, which label the store.
-        level: of the band.
+        level: level of the band.
     """
 
     settings: ForecastSettings | None
@@ -193,7 +193,7 @@ def describe_run(
     settings: ForecastSettings | None,
     daily: bool,
 ) -> dict[str, str]:
-    """What ran, by label, ready to print."""
+    """Settings of the run, by label, ready to print."""
     names, first = list(scores.sources), next(iter(scores.sources.values()))
     listed = ", ".join(names)
     if len(names) > MAX_LISTED:

@@ -83,7 +83,7 @@ class ForecastCoordinator:
 
         Args:
             data: the feed.
-            settings: of its forecasts.
+            settings: settings of its forecasts.
             level: share of the paths between lower and upper.
 
         Raises:
@@ -137,11 +137,11 @@ class ForecastGroup:
     """Assets that are forecast together, with the same settings and schedule.
 
     Args:
-        settings: of the forecasts.
+        settings: settings of the forecasts.
 
     Attributes:
-        assets: by id of the feed.
-        levels: of the bands that indicators ask for.
+        assets: assets by id of the feed.
+        levels: levels of the bands that indicators ask for.
         final_closes: (S,) closes of the paths at the horizon by (datetime, instrument) of each forecast.
         path_bars: last bars of the paths that are kept; 1, or the horizon to fill `path_returns`.
         path_returns: (S, H) returns of the paths from the last close on, likewise.
@@ -246,8 +246,8 @@ class AssetState:
 
     Args:
         data: the feed.
-        name: of the instrument.
-        schedule: of the group.
+        name: name of the instrument.
+        schedule: schedule of the group.
         calendar: an exchange whose sessions the bars follow; None for the feed's own calendar, if it has one.
 
     Attributes:

@@ -136,9 +136,9 @@ class ScoreRecorder:
     `FeedActivity`.
 
     Args:
-        strategy: that runs.
-        feeds: by name.
-        line: to read.
+        strategy: the running strategy.
+        feeds: feeds by name.
+        line: line to read.
         every: bars between rebalances; 0 for the strategy's parameter `every`, else the indicator's, else 1.
 
     Attributes:
@@ -196,8 +196,8 @@ class ScoreRecorder:
         is suspended or its exchange closes at another time, it is dated with the date of the strategy's bar.
 
         Args:
-            history: of the run.
-            dates: of the strategy's bars, by their number.
+            history: history of the run.
+            dates: dates of the strategy's bars, by their number.
 
         Returns:
             DataFrame indexed (datetime, instrument), sorted, column score: NaN without a value.

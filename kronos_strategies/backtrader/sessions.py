@@ -85,10 +85,11 @@ def feed_predictor(
     """Predictor of a feed's timestamps that has not seen any bar yet.
 
     Args:
-        timeframe: of the feed, a `bt.TimeFrame`.
-        compression: of the feed.
+        timeframe: time frame of the feed, a `bt.TimeFrame`.
+        compression: compression of the feed.
         step: nanoseconds between two intraday bars; None where bars are daily or longer.
-        calendar: of the feed, or an exchange, see `kronos.future_timestamps`; None to learn the sessions.
+        calendar: trading calendar of the feed, or an exchange, see `kronos.future_timestamps`; None to learn
+            the sessions.
         zone: time zone of the feed's bars.
     """
     if step is None and timeframe in _PERIODS:

@@ -40,7 +40,7 @@ BOUNDS = ((0.0, 1.0), (-1.5, 1.5), (0.0, 1.0))  # of location, spread, trailing
 
 
 class Move(NamedTuple):
-    """At one step, see `kronos.calibration.Moves`."""
+    """Moves of one step, see `kronos.calibration.Moves`."""
 
     location: float
     spread: float
@@ -89,7 +89,7 @@ def fit_move(spread: Spread, prior: Move, strength: float, trailing: bool = True
     Args:
         spread: paths of the windows.
         prior: move to shrink to.
-        strength: by which share the loss grows where one of the three is 1 off the prior.
+        strength: share by which the loss grows where one of the three is 1 off the prior.
         trailing: whether trailing volatility may be weighed; else its weight is the prior's.
     """
     if not len(spread.realized):
@@ -180,7 +180,7 @@ def fit_calibration(
         groups: "exchange", "volatility" (terciles of trailing volatility), or both: fitted separately, shrunk to
             the pooled fit. A group of fewer than MIN_WINDOWS windows uses the pooled fit.
         levels: levels of the bands; those that need more paths have no factor.
-        rate: by which a date moves the levels of the bands, see `adapted_level`; 0 for none.
+        rate: step by which a date moves the levels of the bands, see `adapted_level`; 0 for none.
 
     Raises:
         ValueError: outcomes of too few dates were known, or an unknown group.

@@ -73,13 +73,13 @@ class PastForecasts:
         return self.returns.shape[1]
 
     def at(self, date: pd.Timestamp) -> PastForecasts:
-        """As it was known at the close of `date`: later outcomes are NaN, windows without any are left out."""
+        """Forecasts as known at the close of `date`: later outcomes are NaN, windows without any are excluded."""
         known = self.known <= np.datetime64(date, "ns")  # NaT is not
         rows = np.asarray(known.any(axis=1))
         return replace(self[rows], realized=np.where(known, self.realized, np.nan)[rows])
 
     def between(self, start: pd.Timestamp | None, end: pd.Timestamp | None) -> PastForecasts:
-        """Those dated from `start` to `end`."""
+        """The forecasts dated from `start` to `end`."""
         dates = self.dates
         rows = np.ones(len(self), bool)
         rows &= np.asarray(dates >= start) if start is not None else rows
@@ -102,7 +102,7 @@ class PastForecasts:
             yield name, names == name
 
     def fewer_paths(self) -> dict[int, tuple[float, ...]]:
-        """By number of paths k, the regression of the mean of all paths on the mean of the first k."""
+        """Number of paths k -> the regression of the mean of all paths on the mean of the first k."""
         counts = sorted({2**i for i in range(self.samples.bit_length())} - {self.samples})
         mean = self.returns.mean(axis=1, dtype=np.float64)  # (N, H)
         found = {}

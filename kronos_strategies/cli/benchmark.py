@@ -65,7 +65,7 @@ def benchmark(
         horizon: bars to forecast; the paper's when omitted.
         long_lookback: most bars that models without a limited context read, such as baseline:garch.
         samples: paths of price and return forecasts.
-        temperature: of price and return forecasts; temperatures and top-p affect Kronos only.
+        temperature: temperature of price and return forecasts; temperatures and top-p affect Kronos only.
         top_p: nucleus probability of price and return forecasts.
         volatility_samples: paths of volatility forecasts.
         volatility_temperature: temperature of volatility forecasts.

@@ -29,7 +29,7 @@ def compare(
     *runs: str,
     labels: Path | None = None,
     label_horizon: int | None = None,
-    baseline: str | None = None,
+    reference: str | None = None,
     every: int | None = None,
     gate: list[str] | None = None,
     html: Path | None = None,
@@ -38,7 +38,7 @@ def compare(
     calibration: Annotated[str, Parameter(env_var="KRONOS_CALIBRATION")] = "auto",
     tracking: Tracking = TRACKING,
 ) -> None:
-    """Compare model versions with a baseline on their common (date, instrument) rows.
+    """Compare model versions with a reference on their common (date, instrument) rows.
 
     Each difference has a 95 % interval and a p-value that are valid for overlapping labels, with Holm's correction;
     the model confidence set lists the versions that may be the best.
@@ -57,12 +57,12 @@ def compare(
         label_horizon: bars that the label spans; labels overlap if it is more than one. When omitted: the holding
             period of the runs, 5 for forecasts as in `qrun`, 1 for files. It is required if the runs have different
             holding periods: 1, 2, 3, 5, 10, 20 or the holding period of a run.
-        baseline: version that the others are compared with; the first one when omitted.
+        reference: version that the others are compared with; the first one when omitted.
         every: bars from one date to the next in files of scores, 1 when omitted: a label of 10 bars spans two dates
             that are 5 bars apart. Runs and forecast stores record theirs.
         gate: condition that must hold, such as "rank_ic>=-0.005"; may be given several times. The exit
-            code is 1 if a version is worse than the baseline by more than that, at 95 % one-sided confidence, and 2
-            if that cannot be tested.
+            code is 1 if a version is worse than the reference by more than that, at 95 % one-sided confidence, and
+            2 if that cannot be tested.
         html: HTML report to write.
         json: JSON file of all metrics to write.
         data: Qlib data directory for the realized returns of forecasts; when omitted, the recorded one that they
@@ -81,7 +81,7 @@ def compare(
     if every is not None and every < 1:
         raise ValueError(f"every={every}: dates must be at least 1 bar apart.")
     candidates = _read_inputs(runs, tracking, data, label_horizon or HOLD, calibration)
-    chosen = _name(baseline, runs, [candidate.version.name for candidate in candidates])
+    chosen = _reference_name(reference, runs, [candidate.version.name for candidate in candidates])
     span = common_horizon(candidates, label_horizon)
     returns = read_labels(labels, span) if labels else None
     comparison = compare_inputs(candidates, returns, span, chosen, every)
@@ -118,18 +118,18 @@ def _read_inputs(
     return candidates
 
 
-def _name(baseline: str | None, runs: Sequence[str], names: Sequence[str]) -> str:
+def _reference_name(reference: str | None, runs: Sequence[str], names: Sequence[str]) -> str:
     """Name of the reference, which may be given as a version's name or as its argument."""
-    if baseline is None:
+    if reference is None:
         return names[0]
-    if baseline in names:
-        return baseline
+    if reference in names:
+        return reference
     by_run = dict(zip(runs, names, strict=True))
-    if baseline not in by_run:
+    if reference not in by_run:
         raise ValueError(
-            f"The baseline '{baseline}' is not one of the versions. Choose one of {list(names)}."
+            f"The reference '{reference}' is not one of the versions. Choose one of {list(names)}."
         )
-    return by_run[baseline]
+    return by_run[reference]
 
 
 def _write_json(file: Path | None, comparison: Comparison, results: Sequence[GateResult]) -> list[Path]:
@@ -200,7 +200,7 @@ def _show(comparison: Comparison, results: Sequence[GateResult], written: Sequen
         console.print("Wrote", escape(str(file)), soft_wrap=True, highlight=False)
 
 
-def _block(metric: str, rows: DataFrame, baseline: str) -> Table:
+def _block(metric: str, rows: DataFrame, reference: str) -> Table:
     from kronos_strategies.report.formatting import DASH, decimals
 
     places = _places(float(rows["mean"].abs().max()))
@@ -224,12 +224,12 @@ def _block(metric: str, rows: DataFrame, baseline: str) -> Table:
     ):
         table.add_column(head, justify="right", no_wrap=True)
     for row in rows.to_dict("records"):
-        held = row["version"] != baseline
+        other = row["version"] != reference
         low, high = (decimals(row[f"difference_{end}"], places) for end in ("low", "high"))
         table.add_row(
             escape(row["version"]),
             decimals(row["mean"], places),
-            decimals(row["difference"], places) if held else "baseline",
+            decimals(row["difference"], places) if other else "reference",
             DASH if low == DASH else f"{low} to {high}",
             _p(row["p"]),
             _p(row["p_holm"]),

@@ -99,7 +99,7 @@ def import_files(
     symbols = bars["instrument"].unique()
     rules = REGIONS[region] if region else guess_region(symbols)
     market, source["region"] = market or _market_of(known) or default_market(rules, symbols), rules.name
-    spans, source["membership"], remark = _members(membership, bars, pad_codes)
+    spans, source["membership"], warning = _members(membership, bars, pad_codes)
     if membership is not None and frequency != "1day":
         spans = whole_days(spans)
     whole = Appended(bars, indices, {market: spans}, source, ())
@@ -120,7 +120,7 @@ def import_files(
             progress=progress,
             frequency=frequency,
         )
-    _show_store(summary, market, remark)
+    _show_store(summary, market, warning)
 
 
 @data.command
@@ -180,11 +180,11 @@ def _members(file: Path | None, bars: DataFrame, pad_codes: int | None) -> tuple
     from kronos_strategies.data.validation import LISTING, listing_spans
 
     if file is None:
-        remark = (
+        warning = (
             "an instrument is a member from its first to its last bar, prone to survivorship bias "
             "(see --membership)."
         )
-        return listing_spans(bars), LISTING, remark
+        return listing_spans(bars), LISTING, warning
     spans, unknown = import_membership(file, bars, pad_codes)
     return spans, file_record(file), f"{unknown} of the members in {file} have no bars and are left out."
 
@@ -240,11 +240,11 @@ def _show_import(what: str, report: ImportReport) -> None:
     kept = f"kept: {report.instruments} instruments, {report.start:%Y-%m-%d} to {report.end:%Y-%m-%d}"
     table.add_row(f"{report.rows_kept:,}", kept, "")
     console.print(table)
-    for remark in report.notes:
-        note(console, remark)
+    for warning in report.notes:
+        note(console, warning)
 
 
-def _show_store(summary: StoreSummary, market: str, remark: str) -> None:
+def _show_store(summary: StoreSummary, market: str, warning: str) -> None:
     """Print what the store holds, and the command to run next."""
     from kronos_strategies.data.qlib_store import region_of_store
 
@@ -258,5 +258,5 @@ def _show_store(summary: StoreSummary, market: str, remark: str) -> None:
     table.add_row("sha256", summary.sha256[:16])
     console = Console()
     console.print(table)
-    note(console, remark)
+    note(console, warning)
     show_next(console, next_run(summary.path, market))

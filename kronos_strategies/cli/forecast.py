@@ -162,7 +162,7 @@ def _show(console: Console, made: BarsForecast) -> None:
 
 
 def _title(made: BarsForecast) -> str:
-    """What the numbers of the table are about."""
+    """Caption of the table."""
     from kronos.forecast_text import time_text
 
     dates = made.table.index.get_level_values("datetime")

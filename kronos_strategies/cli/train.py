@@ -37,6 +37,7 @@ def head(
     horizons: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 5, 10),
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
     market: str = "csi300",
+    frequency: str | None = None,
     bars: Path | None = None,
     lookback: int = 90,
     every: int = 5,
@@ -66,9 +67,11 @@ def head(
         horizons: bars that a position is held from the next close on, one output each.
         data: Qlib data directory; the simulated market when omitted.
         market: universe whose members of each date are trained on.
+        frequency: bar frequency of the data directory, such as day, 60min or 5min; the one of its import
+            when omitted.
         bars: CSV or parquet file of bars to train on instead of a Qlib market.
         lookback: traded bars that the model reads.
-        every: days between training dates.
+        every: bars between training dates.
         seeds: number of LightGBM models to average.
         store: folder or URL of a forecast store that keeps the hidden states, so that another head on them costs
             seconds.
@@ -80,10 +83,14 @@ def head(
     from pandas import Timestamp
 
     from kronos.predictor import KronosPredictor
+    from kronos_strategies.data.qlib_bins import DAY, choose_freq, end_of
+    from kronos_strategies.data.simulate import default_store
     from kronos_strategies.heads.fit import FitSettings
     from kronos_strategies.store import ForecastStore, WindowSpec
 
-    settings = FitSettings(Timestamp(train_until), Timestamp(valid_until), kind, horizons, seeds)
+    freq = DAY if bars is not None else choose_freq(data or default_store(), frequency)
+    trained, validated = (end_of(Timestamp(date), freq) for date in (train_until, valid_until))
+    settings = FitSettings(trained, validated, kind, horizons, seeds)
     predictor = KronosPredictor.from_pretrained(checkpoint, tokenizer, revision, device, precision=precision)
     kept = ForecastStore.temporary() if store is None else ForecastStore(store)
     since = Timestamp(start or "1900-01-01")
@@ -93,16 +100,19 @@ def head(
 
         fitted = fit_file(bars, since, settings, predictor, kept, lookback, every)
     else:
+        from kronos_strategies.qlib.data_access import universe_name
         from kronos_strategies.qlib.head import fit_members
 
-        name, store_warnings = open_market(data, market, "kronos train head")
-        spec = WindowSpec(market, lookback, 1, lookback)
-        fitted = fit_members(spec, since, settings, predictor, kept, name, every)
+        name, store_warnings = open_market(data, market, freq)
+        spec = WindowSpec(universe_name({"market": market}, freq), lookback, 1, lookback)
+        fitted = fit_members(
+            spec, since, settings, predictor, kept, name, every, instruments=market, freq=freq
+        )
     fitted.save(output)
     changed = absolute_settings(
         {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": checkpoint, "KRONOS_HEADS": output}
     )
-    trade, config = trade_settings(data, market) if data is not None else ({}, "kronos_csi300.yaml")
+    trade, config = trade_settings(data, market, freq) if data is not None else ({}, "kronos_csi300.yaml")
     named = {name: str(value) for name, value in changed.items() if value is not None} | trade
     _show(fitted, output, store_warnings, qrun_command(named, config))
 
@@ -120,8 +130,8 @@ def _show(fitted: ReturnHead, output: Path, store_warnings: list[str], command: 
         table.add_row(name.replace("_", " "), f"{value:g}")
     console = Console()
     console.print(table)
-    for remark in store_warnings:
-        note(console, remark)
+    for warning in store_warnings:
+        note(console, warning)
     show_next(console, command)
 
 

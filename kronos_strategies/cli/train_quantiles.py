@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from kronos_strategies.cli.common import (
     absolute_settings,
+    check_daily,
     note,
     open_market,
     qrun_command,
@@ -81,10 +82,13 @@ def quantiles(
         panel, name = read_panel(bars, settings.valid_until), bars.name.partition(".")[0]
         windows = Windows.rolling(panel, lookback, 1, "B", start=since, every=every)
     else:
+        from kronos_strategies.data.qlib_bins import DAY
+        from kronos_strategies.data.simulate import default_store
         from kronos_strategies.qlib.data_access import member_windows, traded_bars
         from kronos_strategies.store import WindowSpec
 
-        name, store_warnings = open_market(data, market, "kronos train quantiles")
+        check_daily(data or default_store(), "kronos train quantiles")
+        name, store_warnings = open_market(data, market, DAY)
         spec = WindowSpec(market, lookback, 1, lookback)
         windows = member_windows(spec, since, settings.valid_until, every=every)
         instruments = windows.index.get_level_values("instrument").unique()
@@ -120,6 +124,6 @@ def _show(fitted: LightGBMQuantiles, output: Path, store_warnings: list[str], co
             f"{losses['model']:.4f}, that of constant quantiles {losses['constant']:.4f}",
         )
     console.print(table)
-    for remark in store_warnings:
-        note(console, remark)
+    for warning in store_warnings:
+        note(console, warning)
     show_next(console, command)

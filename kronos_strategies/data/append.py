@@ -27,7 +27,7 @@ class Appended:
     Attributes:
         bars: tidy bars of the instruments.
         benchmarks: tidy; None without any.
-        membership: by market, a frame of SPAN.
+        membership: a frame of SPAN by market.
         source: combined provenance, for the manifest.
         notes: remarks for the user.
     """

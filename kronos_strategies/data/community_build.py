@@ -38,7 +38,7 @@ from kronos_strategies.progress import ProgressReport, no_progress
 
 RELEASES = "https://github.com/chenditc/investment_data/releases"
 ARCHIVE, MANIFEST_ASSET = "qlib_bin.tar.gz", "qlib_bin.manifest.json"
-RECORD = "kronos_download.json"  # where the data came from, in the folder
+RECORD = "kronos_download.json"  # source of the data, in their folder
 LARGEST = 4 << 30  # bytes of the archive; it had 0.5 GB in 2024
 _UNPACKED, _FILES = 32 << 30, 1_000_000  # most bytes and files of its content
 _RATIO, _ANY = 100, 64 << 20  # most bytes for each byte of the archive, beyond a size that does no harm
@@ -134,7 +134,7 @@ def install(
     """Unpack a complete archive next to `to`, and put it there when it is whole. A downloaded archive is deleted.
 
     Args:
-        archive: from `download_archive` or `local_archive`.
+        archive: result of `download_archive` or `local_archive`.
         to: folder to create.
         overwrite: replace a folder that this function made.
         progress: called in bytes of the archive.

@@ -38,7 +38,7 @@ _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 @dataclass(frozen=True)
 class Expected:
-    """What is known of a file before it is downloaded.
+    """Size and hash of a file, as far as known before it is downloaded.
 
     Attributes:
         sha256: hexadecimal; None if unknown: then that of the first download from the URL counts.
@@ -117,7 +117,7 @@ def download(
 
     Args:
         url: https; also http if the hash is known.
-        folder: of downloads; the file gets a name by its URL. It also keeps the hashes of first downloads.
+        folder: folder of downloads; the file gets a name by its URL. It also keeps the hashes of first downloads.
         expected: hash and size, as far as known.
         limit: bytes that the file may have.
         progress: called as progress(done, total) in bytes; total is 0 if the server does not say it.

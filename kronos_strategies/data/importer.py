@@ -48,7 +48,7 @@ class ImportReport:
         understood: how each file was read, in one line.
         frequency: bar frequency, inferred from timestamps; None if unknown.
         rows_read: rows of all files.
-        dropped: by reason, in the order of the checks; a row counts for the first check that it fails.
+        dropped: rows by reason, in the order of the checks; a row counts for the first check that it fails.
         rows_kept: rows of the result.
         instruments: number of instruments in the result.
         start: first date in the result.

@@ -40,7 +40,7 @@ _NODES = 64  # nodes of the Gauss-Hermite quadrature
 
 @dataclass(frozen=True)
 class PlantedConfig:
-    """What determines a market.
+    """Configuration of a market.
 
     Attributes:
         effect: what is planted. "reversal" and "momentum": returns of five bars are given back or continue.

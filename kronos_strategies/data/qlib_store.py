@@ -41,7 +41,7 @@ class StoreSummary:
     Attributes:
         path: the folder, Qlib's `provider_uri`.
         rows: number of bars, without benchmarks.
-        markets: by market, the number of instruments that were ever a member; `all` counts every instrument.
+        markets: market -> number of instruments that were ever a member; `all` counts every instrument.
         benchmarks: index symbols, which have bars but belong to no market.
         start: first trading day, ISO.
         end: last trading day, ISO.
@@ -84,7 +84,7 @@ def write_store(
         bars: tidy: instrument, datetime, open, high, low, close (raw), volume, and optionally amount and
             factor (1 without it; adjusted price = raw * factor). Suspended days are absent.
         to: folder to create.
-        membership: by market name, a frame of instrument, start, end: one row per stay, both days
+        membership: market name -> frame of instrument, start, end: one row per stay, both days
             included. Membership on a day must have been known on that day.
         source: provenance of the bars, ready for JSON; saved in the manifest.
         benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.

@@ -39,7 +39,7 @@ CONVENTIONS: dict[Source, str] = {
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a vendor.
+    """A request to a vendor.
 
     Attributes:
         start: first date.
@@ -65,7 +65,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a vendor gave.
+    """The answer of a vendor.
 
     Attributes:
         files: one for each symbol that has bars.

@@ -167,7 +167,7 @@ def describe_error(error: Exception) -> str:
 
 
 def error_of(text: str, shard: Shard | None) -> WorkerError:
-    """What the starting process raises."""
+    """The error that the starting process raises."""
     where = f"A worker failed at {span(shard.dates)}" if shard else "A worker could not start"
     return WorkerError(f"{where}: {text}")
 

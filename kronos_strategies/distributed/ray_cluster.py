@@ -71,7 +71,7 @@ class RayWorkers:
 
     @property
     def device(self) -> str:
-        """Where actors compute: Ray shows each its own GPUs only."""
+        """Device of the actors: Ray shows each its own GPUs only."""
         return "cuda" if self.gpus_per_worker else "cpu"
 
     @property

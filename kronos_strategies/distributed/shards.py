@@ -38,7 +38,7 @@ def span(dates: Dates) -> str:
 
 
 class Outcome(NamedTuple):
-    """What a worker did with a shard; the results themselves are in the store."""
+    """Outcome of a shard; the results themselves are in the store."""
 
     dates: int  # computed and stored
     windows: int  # of these dates
@@ -49,7 +49,7 @@ Compute = Callable[[Shard, Callable[[int], None]], Outcome]
 
 
 class Task(Protocol):
-    """What workers do; it is pickled once for each worker."""
+    """The work of a worker; it is pickled once for each worker."""
 
     def open(self) -> Compute:
         """Load what every shard needs."""
@@ -96,7 +96,7 @@ class WorkerPool(Protocol):
 
     @property
     def device(self) -> str | None:
-        """Where workers compute; None for the device of the model."""
+        """Device of the workers; None for the device of the model."""
         ...
 
     def start(self, task: Task, shards: int) -> AbstractContextManager[Workers]:

@@ -184,7 +184,7 @@ class GarchModels:
 
     Attributes:
         variances: dates x instruments, variance of the next bar's log return, known at each close.
-        parameters: by instrument, columns omega, persistence (alpha + beta), freedom.
+        parameters: parameters by instrument, columns omega, persistence (alpha + beta), freedom.
     """
 
     variances: pd.DataFrame

@@ -18,7 +18,7 @@ from kronos.head import import_lightgbm
 from kronos.paths import PRICE_FLOOR
 from kronos_strategies.evaluation.signal.metrics import information_coefficients
 
-DECIMALS = 3  # of features: what rounding to float32 changes is no difference
+DECIMALS = 3  # of features: changes by rounding to float32 do not count
 LARGEST = 20.0  # features are clipped at this many standard deviations
 MIN_BARS = 4  # of a sequence: half of them predict the other half
 ROUNDS = 60  # trees of each model

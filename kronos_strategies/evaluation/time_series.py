@@ -23,7 +23,7 @@ class InstrumentEvaluation:
 
     Attributes:
         name: the instrument.
-        pairs: by datetime; columns score, outcome (the forward return) and contribution (of the date to the
+        pairs: values by datetime; columns score, outcome (the forward return) and contribution (of the date to the
             correlation).
         correlation, rank_correlation: of score and outcome over time (Pearson, Spearman).
         hit_rate: share of dates on which the signs of score and outcome agree; dates with a zero are undefined.
@@ -31,7 +31,7 @@ class InstrumentEvaluation:
         share_up: share of positive outcomes on the same dates, the hit rate of always buying.
         hit_rate_difference: hit rate minus that of always betting on the more frequent direction, paired by date.
         bins: outcomes by fifth of the score; columns score, outcome, low, high (95 %), dates.
-        bands: by datetime of each forecast; columns outcome, lower, upper, all as returns over its horizon.
+        bands: values by datetime of each forecast; columns outcome, lower, upper, all as returns over its horizon.
         coverage: share of outcomes within the band; None without a band.
         level: nominal coverage of the band.
         horizon: bars of the band and of the paths.
@@ -75,7 +75,7 @@ class TimeSeriesEvaluation:
     """Evaluation of the instruments of a run, each on its own.
 
     Attributes:
-        instruments: in order of their names.
+        instruments: evaluations in order of the instruments' names.
         score: name of the evaluated score.
         hold: bars that the outcome spans.
         bars_between: bars between successive dates.

@@ -35,7 +35,7 @@ def training_overlap_warnings(provenance: Provenance, first: pd.Timestamp) -> li
     """Whether the checkpoint may have been trained on the evaluated dates, the first of which is `first`."""
     if provenance.trained_until is None:
         return ["The checkpoint does not state its training cutoff: it may have seen the test dates."]
-    if provenance.trained_until == UNTRAINED or pd.Timestamp(provenance.trained_until) < first:
+    if provenance.trained_until == UNTRAINED or pd.Timestamp(provenance.trained_until) < first.normalize():
         return []
     return [
         f"The checkpoint was trained on data until {provenance.trained_until}, after the first test dates. "

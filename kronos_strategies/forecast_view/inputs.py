@@ -263,7 +263,7 @@ def _drop_unpriced(bars: dict[str, pd.DataFrame]) -> Iterator[str]:
 
 
 def _absent_columns(bars: dict[str, pd.DataFrame]) -> Iterator[str]:
-    """What the model reads where volume or amount is missing."""
+    """Sentence on the values that the model reads where volume or amount is missing."""
     if volume := [name for name, frame in bars.items() if "volume" not in frame]:
         yield f"No volume and amount of {_listed(volume)}: the model reads zeros, and no volume is shown."
     amount = [name for name, frame in bars.items() if "volume" in frame and "amount" not in frame]

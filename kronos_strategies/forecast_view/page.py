@@ -32,12 +32,12 @@ HEADS = {  # of the columns of `forecast_table`
 
 @dataclass(frozen=True)
 class PageText:
-    """What a page says beside its charts.
+    """Text of a page next to its charts.
 
     Attributes:
         lines: below the title.
         warnings: sentences that a reader must not miss.
-        table: by `forecast_table`; None for no table.
+        table: result of `forecast_table`; None for no table.
     """
 
     lines: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ def save_forecast_plot(
     """Write the picture of a forecast; the suffix of the file decides its kind.
 
     Args:
-        forecast: of any number of windows.
+        forecast: forecast of any number of windows.
         path: .html for a page that can be zoomed and needs no other file, .png, .svg or .pdf for a picture.
         bars, history, paths: as in `kronos_strategies.plot`.
         instruments: which ones to draw, one below the other; all of them when omitted.

@@ -33,7 +33,7 @@ BAND = 0.9  # of the table
 
 @dataclass(frozen=True)
 class BarsForecast:
-    """What `kronos forecast` prints, writes and draws.
+    """The results that `kronos forecast` prints, writes and draws.
 
     Attributes:
         bars: what was forecast.
@@ -145,7 +145,7 @@ def _head_scores(choice: ScoreChoice, readers: list[HeadReader], windows: Window
 
 
 def _counted(progress: ProgressReport, total: int) -> Callable[[int], None]:
-    """What adds up the windows of each chunk."""
+    """A progress that adds up the windows of each chunk."""
     done = 0
 
     def advance(windows: int) -> None:

@@ -36,7 +36,7 @@ def forecast_table(forecast: Forecast, score: np.ndarray | None = None) -> pd.Da
 
     Returns:
         Frame indexed (datetime, instrument). Columns, with H the horizon:
-        timestamp: of the last forecast bar, in the zone of the instrument.
+        timestamp: time of the last forecast bar, in the zone of the instrument.
         close: the last close.
         score: the score given, else the expected return.
         expected_return, volatility, prob_up: see `kronos_strategies.signal.summary`.
@@ -161,7 +161,7 @@ def score_held_back(forecast: Forecast, held_back: Mapping[str, pd.DataFrame]) -
 
     Args:
         forecast: N windows, one per instrument, with `trailing_volatility`.
-        held_back: by instrument, the bars after its window.
+        held_back: instrument -> bars after its window.
     """
     closes, volatility = realized_closes(forecast, held_back), forecast.trailing_volatility
     if volatility is None:

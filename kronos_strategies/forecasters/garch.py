@@ -100,7 +100,7 @@ class Garch(Baseline):
         return paths
 
     def notes(self) -> list[str]:
-        """What was approximated in the forecasts of this process so far, as sentences."""
+        """Sentences on approximations in the forecasts of this process so far."""
         made, short, failed = (self.counts[each] for each in ("windows", "short", "failed"))
         found = []
         if short:

@@ -35,7 +35,7 @@ VERSION = 1  # of features and targets: a model of another version cannot be rea
 
 @dataclass(frozen=True)
 class QuantileInfo:
-    """What quantile models were fitted on.
+    """Training data and settings of quantile models.
 
     Attributes:
         steps: bars ahead, ascending, one booster for each of them and each level.
@@ -46,7 +46,7 @@ class QuantileInfo:
         features: names of the features.
         pinball: mean pinball loss on the validation dates by step: "model", and "constant", that of constant
             quantiles in the same units; a model that does not beat them has found nothing in the features.
-        version: of features and targets.
+        version: version of features and targets.
 
     Raises:
         ValueError: steps, levels, features or version are not valid.

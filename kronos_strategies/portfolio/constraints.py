@@ -66,7 +66,7 @@ def limit_participation(
 
 
 def limit_turnover(weights: np.ndarray, held: np.ndarray, largest: float) -> np.ndarray:
-    """(n,) weights moved from `held` towards `weights` as far as the sum of absolute changes allows.
+    """(n,) weights moved from `held` toward `weights` as far as the sum of absolute changes allows.
 
     Reductions and additions get the same share of what they want. Each side completes its largest trades first, so
     that a limited portfolio does not fill with remainders of positions.

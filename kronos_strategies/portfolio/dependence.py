@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 
 MIN_WINDOWS = 20  # past windows without which there is no dependence to take over
-SHRINKAGE = 0.5  # of estimated correlations towards the one that the rules assume
+SHRINKAGE = 0.5  # of estimated correlations toward the one that the rules assume
 DECIMALS = 6  # of past returns: smaller differences are rounding errors of adjusted prices, and count as ties
 
 

@@ -14,7 +14,7 @@ from kronos_strategies.signal import SampledPaths
 
 @dataclass(frozen=True)
 class MarketInputs:
-    """What rules know of the market besides signals and weights, all at the close of the decision.
+    """Inputs of rules in addition to signals and weights, all at the close of the decision.
 
     Attributes:
         industries: industry by instrument; an instrument without one is not capped.

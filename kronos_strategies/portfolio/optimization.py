@@ -145,7 +145,7 @@ def _variance(weights: cp.Expression, problem: ScenarioProblem, rules: Portfolio
 
 
 def shrunk_root(returns: np.ndarray) -> np.ndarray:
-    """(k, k) upper root of the covariance of (S, k) returns, shrunk towards a multiple of the identity."""
+    """(k, k) upper root of the covariance of (S, k) returns, shrunk toward a multiple of the identity."""
     try:
         from sklearn.covariance import ledoit_wolf
     except ImportError as error:

@@ -15,7 +15,7 @@ _STEPS, _TOLERANCE = 100, 1e-12  # of Newton's method for risk parity
 
 @dataclass(frozen=True)
 class Sizing:
-    """What sizes depend on, over n instruments.
+    """Inputs of sizes, over n instruments.
 
     Attributes:
         columns: (n,) signals by name.

@@ -156,12 +156,12 @@ def _labels(
 
 def count_samples(members: pd.Index, scored_keys: pd.MultiIndex, label: pd.Series) -> dict[str, int]:
     """Rows by reason, from the members' rows to those compared."""
-    scored, labelled = members.isin(scored_keys), label.reindex(members).notna().to_numpy()
+    scored, labeled = members.isin(scored_keys), label.reindex(members).notna().to_numpy()
     return {
         "member rows": len(members),
         "no forecast (no trade that day, or too few bars)": int((~scored).sum()),
-        "forecast, but no return to compare with": int((scored & ~labelled).sum()),
-        "compared": int((scored & labelled).sum()),
+        "forecast, but no return to compare with": int((scored & ~labeled).sum()),
+        "compared": int((scored & labeled).sum()),
     }
 
 

@@ -6,9 +6,11 @@ from dataclasses import asdict
 
 import pandas as pd
 from qlib.backtest import backtest
+from qlib.data import D
 
 from kronos_strategies.backtest import TradingRules
 from kronos_strategies.backtest_result import BacktestResult
+from kronos_strategies.data.qlib_bins import DAY, end_of
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.qlib.artifacts import backtest_result
 from kronos_strategies.qlib.strategy import KronosWeightStrategy
@@ -31,7 +33,7 @@ def backtest_in_qlib(
         rules: rules of selection and weighting, long only.
         trading: execution, costs, limit, lot and cash.
         every: bars from one rebalance to the next, counted from the first date with signals.
-        equal: by datetime, returns of all instruments at equal weights, the benchmark.
+        equal: returns by datetime of all instruments at equal weights, the benchmark.
         end: last bar of the backtest.
 
     Raises:
@@ -61,3 +63,12 @@ def backtest_in_qlib(
     )
     traded, held = reports["1day"]
     return backtest_result(traded, held, equal.reindex(traded.index))
+
+
+def last_tradable(end: pd.Timestamp, freq: str = DAY) -> pd.Timestamp:
+    """The last time up to `end` that a backtest can end at: a bar follows; within the day, the day is whole."""
+    last = pd.Timestamp(D.calendar(freq=freq)[-1])
+    future = pd.DatetimeIndex(D.calendar(freq=freq, future=True))
+    if end < future[-1] and (freq == DAY or not ((future > last) & (future <= end)).any()):
+        return end
+    return pd.Timestamp(future[-2]) if freq == DAY else end_of(last.normalize() - pd.Timedelta(days=1), freq)

@@ -24,7 +24,7 @@ class StoredPaths(NamedTuple):
     Attributes:
         forecast_set: forecasts as sampled.
         digests: expected digests of the windows by date; None for any date and any windows.
-        postprocessing: of the paths.
+        postprocessing: postprocessing of the paths.
     """
 
     forecast_set: ForecastSet

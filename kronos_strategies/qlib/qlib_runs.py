@@ -129,7 +129,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
         data: Qlib data directory of its bars; the recorded one when omitted.
     """
     run = read_qlib_run(folder, trusted)
-    store, references = data or run.data, None
+    store, baselines = data or run.data, None
     warnings: tuple[str, ...] = ()
     keys = cast(pd.MultiIndex, run.score.index)
     labels = None if run.label is None else pd.DataFrame({run.hold or 1: run.label.reindex(keys)})
@@ -139,7 +139,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
         run, found = with_span(run, market)
         warnings = (*store_warnings, *found)
         labels = _labels(run, market, keys, _own_label(run, market))
-        references = baseline_scores(market, keys)[0]
+        baselines = baseline_scores(market, keys)[0]
     elif run.hold is None and labels is not None:
         warnings = ("the span of the label is not recorded: 1 bar is assumed",)
     name = name or run.model
@@ -147,7 +147,7 @@ def input_from_qlib_run(folder: Path, name: str, trusted: bool, data: Path | Non
         version=Version(name, run.score, None, run.described),
         labels=labels,
         horizon=None if labels is None else run.hold or 1,
-        references=references,
+        baselines=baselines,
         warnings=tuple(f"'{name}': {each}" for each in warnings),
     )
 
@@ -201,8 +201,8 @@ class QlibRun:
 
     Attributes:
         model: name of its class.
-        score: by (datetime, instrument): the first column of the prediction, without rows that have none.
-        label: by the same; None where the run kept none.
+        score: score by (datetime, instrument): the first column of the prediction, without rows that have none.
+        label: label by (datetime, instrument); None where the run kept none.
         hold: holding period of the label in bars; None if neither task nor model gives it.
         price: price that the label is computed from.
         task: task as Qlib saves it; empty if unknown.
@@ -223,7 +223,7 @@ class QlibRun:
 
     @property
     def instruments(self) -> Instruments:
-        """Of the run's dataset, or those with a score."""
+        """Rows of the run's dataset, or those with a score."""
         named = next((value for key, value in _items(self.task.get("dataset")) if key == "instruments"), None)
         return sorted(self.score.index.get_level_values("instrument").unique()) if named is None else named
 

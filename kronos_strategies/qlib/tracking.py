@@ -218,7 +218,7 @@ def data_folder(run: Run) -> Path | None:
 
 
 def recorded_runs(tracking: str) -> list[Run]:
-    """Of all experiments, latest first."""
+    """Runs of all experiments, latest first."""
     client, found, token = MlflowClient(tracking_uri=tracking), [], None
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     while experiments:

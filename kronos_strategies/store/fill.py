@@ -124,10 +124,10 @@ class ForecastTask:
     """Forecast the windows of a shard, see `kronos_strategies.distributed.shards.Task`.
 
     Attributes:
-        folder: of the forecast set, which has its manifest.
+        folder: folder of the forecast set, which has its manifest.
         forecaster: the predictor, which travels with its weights.
         device: that of the worker, None for the forecaster's own.
-        version: of this package in the process that starts the workers.
+        version: version of this package in the process that starts the workers.
     """
 
     folder: Path

@@ -73,7 +73,7 @@ class ShardFiller:
     """What a worker calls with each shard, see `kronos_strategies.distributed.shards.Compute`.
 
     Attributes:
-        folder: of the store.
+        folder: folder of the store.
         write: computes the dates of some windows, and stores those that are due.
     """
 
@@ -81,7 +81,7 @@ class ShardFiller:
     write: Write
 
     def __call__(self, shard: Shard, progress: Callable[[int], None]) -> Outcome:
-        """Compute the dates of a shard that nobody else has stored or is computing."""
+        """Compute the dates of a shard that no other process has stored or is computing."""
         dated = WindowsByDate(shard.windows)
         with ExitStack() as locks:
             claim = claim_dates(self.folder, dated, list(dated.dates), len(dated.windows), locks)

@@ -203,7 +203,7 @@ class OutputsTask:
         folder, columns: see `WindowOutputs`.
         compute: values of windows.
         device: that of the worker, None for the embedder's own.
-        version: of this package in the process that starts the workers.
+        version: version of this package in the process that starts the workers.
     """
 
     folder: Path

@@ -94,7 +94,7 @@ TARGETS: dict[str, dict[str, float]] = {
     "e-small": {"float32": 180, "bfloat16": 300},
 }
 TARGET_SHARE = {"d-mini": 0.75}  # of the measured rate of matrix products
-TARGET_MEMORY = {"d-mini": 200.0}  # MiB beside weights and windows
+TARGET_MEMORY = {"d-mini": 200.0}  # MiB in addition to weights and windows
 
 # Ways to ask a predictor for more speed, as arguments of its constructor.
 VARIANTS: dict[str, dict[str, Any]] = {

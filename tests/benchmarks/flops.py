@@ -2,7 +2,7 @@
 
 A product of (m, k) and (k, n) takes 2mkn. A query meeting t keys takes 2td for the scores and 2td for the mean of
 the values, d the width of all heads; causal attention over t positions meets t(t + 1)/2 pairs. Norms, activations,
-look-ups and sampling are left out: they are no matrix products, though they take time.
+look-ups and sampling are left out: they are not matrix products, though they take time.
 
 At least means that whatever samples, steps or positions have in common is computed once:
 
@@ -13,7 +13,7 @@ At least means that whatever samples, steps or positions have in common is compu
    whose projection is a row of a table (2**s1_bits rows, made once); so is the fusion of a token's two halves.
 4. Once the window slides, positions start over and nothing kept is valid: each such step reads the window again,
    its history once per asset and the generated bars once per path.
-5. The tokenizer's decoder reads the last bars of the window once and each path's own bars behind them.
+5. The tokenizer's decoder reads the last bars of the window once and each path's own bars after them.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ class Flops(NamedTuple):
 
     @property
     def total(self) -> float:
-        """All parts."""
+        """Sum over all parts."""
         return sum(self)
 
 
 def plain_flops(case: Case, context: int = MAX_CONTEXT) -> Flops:
-    """Of the plain loop: N * S rows, all of the window at every step."""
+    """Operations of the plain loop: N * S rows, all of the window at every step."""
     model, d = MODELS[case.size], MODELS[case.size].d_model
     read = heads = 0.0
     for step in range(case.horizon):
@@ -56,7 +56,7 @@ def plain_flops(case: Case, context: int = MAX_CONTEXT) -> Flops:
 
 
 def least_flops(case: Case, context: int = MAX_CONTEXT, rolling: bool = False) -> Flops:
-    """Of an engine that computes nothing twice; `rolling` lets old positions drop out of its cache instead."""
+    """Operations of an engine that computes nothing twice; with `rolling`, its cache drops old positions."""
     model, d = MODELS[case.size], MODELS[case.size].d_model
     n, rows = case.assets, case.rows
     width = min(case.lookback, context)
@@ -81,7 +81,7 @@ def least_flops(case: Case, context: int = MAX_CONTEXT, rolling: bool = False) -
 
 
 def _trunk(model: ModelConfig, positions: int, pairs: float) -> float:
-    """All blocks over some positions, which meet `pairs` of query and key."""
+    """Operations of all blocks over some positions, with `pairs` of query and key."""
     return model.n_layers * _block(model, positions, pairs)
 
 

@@ -90,7 +90,7 @@ def compare(
     slow = plain(part)
     fast = {name: ours(case, name) for name in variants}
     for name, call in fast.items():
-        record["ours"][name]["first"] = timed(call)  # packs, compiles, warms up: told apart
+        record["ours"][name]["first"] = timed(call)  # packs, compiles, warms up: reported separately
     for _ in range(repeats):
         record["plain"]["runs"].append(timed(slow))
         save(record)

@@ -30,7 +30,7 @@ def extra_memory(case: Case, way: str) -> float:
 
 
 def _measured(case: Case, way: str) -> float:
-    """In this process."""
+    """Peak memory of a case, measured in this process."""
     make = measure.plain if way == "plain" else lambda some: measure.ours(some, way)
     make(case.part(1).middle(1))()  # libraries load and start their pools
     call = make(case.last() if way == "plain" else case)  # the plain loop's longest window is its largest

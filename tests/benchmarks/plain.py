@@ -1,4 +1,4 @@
-"""The baseline: upstream's algorithm, written plainly on our networks so that both share their weights.
+"""Upstream's algorithm, written plainly on our networks so that both share their weights.
 
 Every path is a row of its own from the start, history included. At each step the whole window of every row goes
 through the trunk and both heads, at all positions, and the last position is kept. The filter sorts, the tokenizer
@@ -22,7 +22,7 @@ from kronos.windows import Windows
 
 
 class Plain(NamedTuple):
-    """What the plain loop finds for N windows."""
+    """Results of the plain loop for N windows."""
 
     tokens: Tokens  # (N, S, H) each
     mean: np.ndarray  # (N, H, 6) float32 bars in their own units, the average of S paths

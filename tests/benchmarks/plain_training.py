@@ -1,7 +1,7 @@
-"""The baseline of training: one optimizer step as upstream takes it, written plainly over our networks' weights.
+"""One optimizer step as upstream takes it, written plainly over our networks' weights.
 
 Every product, rotation and norm stands alone, as a plain reading of the algorithm has it. Our modules are only
-asked for their weights, so that what makes them faster leaves the baseline as it is.
+asked for their weights, so that what makes them faster leaves this step as it is.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ def _attend(attention: Attention, query: Tensor, context: Tensor, angles: Angles
 
 
 def _angles(x: Tensor, attention: Attention) -> Angles:
-    """Of positions 0 to T - 1; too little work to tell."""
+    """Rotation angles of positions 0 to T - 1; their cost is negligible."""
     angles = torch.arange(x.shape[1])[:, None] * rope_frequencies(attention.head_width)
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()

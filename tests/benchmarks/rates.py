@@ -27,7 +27,7 @@ class Rate(NamedTuple):
 
 
 def fastest(size: str, precision: str) -> Rate:
-    """Of the shapes of a size, as plain products and with packed weights."""
+    """Fastest rate over the shapes of a size, as plain products and with packed weights."""
     d, ff = MODELS[size].d_model, MODELS[size].ff_dim
     rates = [
         Rate(_gflops(call, rows, inner, outer), rows, inner, outer, kind)

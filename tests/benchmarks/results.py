@@ -47,11 +47,11 @@ def environment(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def save(results: dict[str, Any], path: Path) -> None:
-    """Replace the file in one move, so that a run cut short leaves the last whole state."""
+    """Replace the file at once, so that an interrupted run leaves the last complete state."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(results, indent=1))
-    beside.replace(path)
+    draft = path.with_suffix(".part")
+    draft.write_text(json.dumps(results, indent=1))
+    draft.replace(path)
 
 
 def load(path: Path) -> dict[str, Any]:

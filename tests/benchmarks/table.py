@@ -112,7 +112,13 @@ def _met(times: float, target: float | None) -> str:
 
 def _memory(results: Results) -> Table:
     table = _table(
-        "peak memory beside weights and windows, MiB", "case", "way", ">rows", ">MiB", ">all rows", ">target"
+        "peak memory in addition to weights and windows, MiB",
+        "case",
+        "way",
+        ">rows",
+        ">MiB",
+        ">all rows",
+        ">target",
     )
     for one in results["memory"]:
         whole = one["mib"] * one["of"] / one["rows"]

@@ -113,7 +113,7 @@ def test_one_command_checks_and_times_with_the_packages_of_a_plain_image(tmp_pat
         (["--device", "abacus"], "device 'abacus' is not available here"),
     ],
 )
-def test_what_is_not_there_is_refused_in_one_sentence(
+def test_unknown_sizes_cases_and_variants_are_refused_in_one_sentence(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["--device", "cpu", "--output", str(tmp_path / "out"), *arguments]) == 2

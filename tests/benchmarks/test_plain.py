@@ -1,4 +1,4 @@
-"""The baseline computes what upstream computes and what the predictor computes; only then is a ratio fair."""
+"""The plain algorithm gives the forecasts of upstream and of the predictor; only then is a ratio of times fair."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_the_plain_predictor_loss_is_ours_when_the_true_coarse_half_is_given_and
     same(model, plain, PredictorObjective(model, tokenizer)(*BATCH)["loss"])
 
 
-def test_rotated_it_is_the_loss_whose_gradients_upstream_has() -> None:
+def test_the_plain_predictor_loss_with_rotation_has_the_gradients_of_upstream() -> None:
     model, tokenizer = make_model(), make_tokenizer()
     tokens = plain_training.plain_encode(tokenizer, BATCH.bars)
     plain = plain_training.predictor_loss(model, tokens, BATCH.stamps, lambda _, true: true, rotated=True)

@@ -45,7 +45,7 @@ class Lesson:
     predictor: ModelConfig | None = None
 
     def networks(self) -> tuple[KronosTokenizer, Kronos | None]:
-        """With random weights, the same ones each time."""
+        """Networks with random weights, the same in every call."""
         torch.manual_seed(0)
         return KronosTokenizer(self.tokenizer), Kronos(self.predictor) if self.predictor else None
 
@@ -95,7 +95,7 @@ def _work(pipe: Connection, lesson: Lesson, way: str) -> None:
 
 
 def plain(lesson: Lesson) -> Callable[[Batch], Any]:
-    """The baseline's step."""
+    """The plain step."""
     tokenizer, predictor = lesson.networks()
     if predictor is None:
         return plain_training.tokenizer_step(tokenizer)

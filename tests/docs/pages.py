@@ -60,5 +60,5 @@ BLOCKS = [block for page in PAGES if page.is_file() for block in blocks_of(page)
 
 
 def of(language: str) -> list[Block]:
-    """All blocks of a language."""
+    """All code blocks of a language."""
     return [block for block in BLOCKS if block.language == language]

@@ -35,12 +35,12 @@ def outputs(notebook: object) -> list[list[str]]:
 
 
 def texts(notebook: object) -> dict[str, str]:
-    """What the last line of each cell gives, by the start of its source."""
+    """Output of the last line of each cell, by the start of its source."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]  # type: ignore[attr-defined]
     return {cell.source.split(" ")[0]: cell.outputs[-1].data["text/plain"] for cell in cells}
 
 
-def test_it_is_small_and_has_its_outputs() -> None:
+def test_the_notebook_is_small_and_has_its_outputs() -> None:
     assert NOTEBOOK.stat().st_size < LARGEST
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
@@ -52,7 +52,7 @@ def test_it_is_small_and_has_its_outputs() -> None:
 
 @pytest.mark.slow
 @pytest.mark.integration
-def test_it_runs_from_start_to_end_and_gives_what_it_shows(
+def test_the_notebook_runs_from_start_to_end_and_gives_the_outputs_that_it_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

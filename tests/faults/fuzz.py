@@ -107,7 +107,7 @@ def predictor() -> KronosPredictor:
 
 
 def forecast(file: Path, folder: Path) -> None:
-    """What `kronos forecast FILE --output --steps --plot` does."""
+    """Do the work of `kronos forecast FILE --output --steps --plot`."""
     from kronos_strategies.forecast_view.inputs import read_forecast_bars
     from kronos_strategies.forecast_view.page import PageText, write_charts
     from kronos_strategies.forecast_view.run import forecast_bars
@@ -123,7 +123,7 @@ def forecast(file: Path, folder: Path) -> None:
 
 
 def import_(file: Path, folder: Path) -> None:
-    """What `kronos data import FILE` does, and the store is what it says."""
+    """Do the work of `kronos data import FILE`, and check the store that it reports."""
     from kronos_strategies.data.importer import import_bars
     from kronos_strategies.data.qlib_bins import FREQUENCIES as KNOWN
     from kronos_strategies.data.qlib_bins import read_bars
@@ -143,7 +143,7 @@ def import_(file: Path, folder: Path) -> None:
 
 
 def report(file: Path, folder: Path) -> None:
-    """What `kronos evaluate --data FILE` does."""
+    """Do the work of `kronos evaluate --data FILE`."""
     from kronos_strategies.checkpoint_evaluation import (
         EvaluationSettings,
         evaluate_checkpoint,
@@ -159,7 +159,7 @@ def report(file: Path, folder: Path) -> None:
 
 
 def fault(work: Any, file: Path, folder: Path) -> str | None:
-    """What a user must not see of some work on a file; None if it succeeds or is refused by a sentence of ours."""
+    """The fault of some work on a file; None if it succeeds or is refused by one of our error messages."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", BarsWarning)

@@ -4,7 +4,7 @@
 
 forks a process for each attempt from one that has loaded everything. Every other attempt is killed at a random
 moment of its duration, the rest before a random one of its calls that open, rename or delete a file. After each
-kill, what is left has to be whole; in the end, the content has to be that of an attempt that nobody stopped. It
+kill, what is left has to be whole; in the end, the content has to be that of an attempt that was not stopped. It
 prints the number of kills of each task as JSON.
 """
 
@@ -52,7 +52,7 @@ def hashes(folder: Path, *patterns: str) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-# A forecast store, one date a chunk, so that rounding does not depend on where it was interrupted
+# A forecast store, one date per chunk, so that rounding does not depend on where it was interrupted
 
 
 @cache
@@ -297,12 +297,12 @@ def survive(task: Task, folder: Path, kills: int, chance: random.Random) -> int:
         done += 1
         task.check(killed)
     assert ended(start(task, killed), killed)
-    assert task.content(killed) == expected, "the content is that of an attempt that nobody stopped"
+    assert task.content(killed) == expected, "the content is that of an attempt that was not stopped"
     return done
 
 
 def main() -> None:
-    """All tasks, one after the other."""
+    """Run all tasks, one after the other."""
     import torch
 
     torch.set_num_threads(1)

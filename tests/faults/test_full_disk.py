@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def check_error(name: str, ended: dict, start: str, place: Path) -> None:
-    """One sentence of an OSError that names the place."""
+    """Check that an OSError is one sentence that names the place."""
     assert "OSError" in ended["error"], (name, ended)
     assert ended["text"].startswith(start), (name, ended["text"])
     assert str(place) in ended["text"], (name, ended["text"])

@@ -173,7 +173,7 @@ def _limit() -> None:
 
 
 def write(name: str, to: Path, results: int) -> None:
-    """In a child process: write, and report how it ended."""
+    """Write in a child process, and report the outcome."""
     found: dict[str, Any] = {"error": None, "text": ""}
     try:
         if name not in OWN_LIMIT:

@@ -72,7 +72,7 @@ def make_tokenizer(seed: int = 0, dropout: float = 0.0, **sizes: int) -> KronosT
 
 
 def fuse(network: Kronos | KronosTokenizer) -> FusedKronos | FusedTokenizer:
-    """As the engine wants it."""
+    """The network in the form that the engine uses."""
     kind = FusedKronos if isinstance(network, Kronos) else FusedTokenizer
     return kind(network, ExecutionConfig())
 

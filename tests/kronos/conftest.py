@@ -35,7 +35,7 @@ def reference_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def expected(reference_folder: Path) -> dict[str, np.ndarray]:
-    """What upstream computed, by name; see tests/reference/README.md."""
+    """Results of upstream, by name; see tests/reference/README.md."""
     with np.load(reference_folder / "expected.npz") as arrays:
         return dict(arrays)
 

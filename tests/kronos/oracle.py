@@ -46,7 +46,7 @@ def recompute(model: Kronos, windows: list[Window], samples: int, choose: Choose
 
 @torch.no_grad()
 def roll(model: Kronos, windows: list[Window], samples: int, choose: Choose, context: int) -> Generated:
-    """As `recompute`, but a token is read once, at its own position, after the `context` - 1 tokens before it."""
+    """Like `recompute`, but a token is read once, at its own position, after the `context` - 1 tokens before it."""
     windows = [_cut(window, context) for window in windows]
     return _sample(model, windows, samples, choose, lambda window: _read_band(model, window, context))
 
@@ -106,8 +106,8 @@ def _read(model: Kronos, window: Window, context: int) -> Tensor:
 def _read_band(model: Kronos, window: Window, context: int) -> Tensor:
     """(1, context, d) last hidden states of the whole window, where each token sees the `context` up to it."""
     positions = torch.arange(len(window.stamps))
-    behind = positions[:, None] - positions  # (T, T)
-    seen = (behind >= 0) & (behind < context)
+    distance = positions[:, None] - positions  # (T, T)
+    seen = (distance >= 0) & (distance < context)
     rope = rope_table(positions, model.config.d_model // model.config.n_heads)
     x = model.embedding(Tokens(*(half[None] for half in window.tokens))) + model.time_emb(window.stamps[None])
     for block in model.transformer:

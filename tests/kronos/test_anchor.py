@@ -97,7 +97,7 @@ def market() -> Windows:
 
 @pytest.fixture(scope="module")
 def forecasts(market: Windows) -> dict[str, Forecast]:
-    """By anchor, 320 windows of 16 paths."""
+    """Forecasts by anchor, 320 windows of 16 paths."""
     return {
         anchor: KronosPredictor.from_pretrained(device="cpu", anchor=anchor).forecast(
             market, SampleConfig(samples=16, T=1.0, top_p=1.0)

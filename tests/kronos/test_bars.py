@@ -44,7 +44,7 @@ def test_checked_bars_keep_their_values_and_index_and_lose_other_columns() -> No
     assert tuple(checked.columns) == FEATURES
 
 
-def test_checking_leaves_the_callers_frame_alone() -> None:
+def test_checking_does_not_change_the_frame_of_the_caller() -> None:
     bars = make_bars(6).drop(columns=["volume", "amount"])
     before = bars.copy()
     check_bars(bars)
@@ -91,7 +91,7 @@ def test_columns_are_found_in_any_case(form: Callable[[str], str]) -> None:
     pd.testing.assert_frame_equal(adjust_bars(theirs.assign(f=1.0), "f")[list(FEATURES)], bars)
 
 
-def test_a_column_of_the_very_name_wins_over_one_in_another_case() -> None:
+def test_a_column_with_the_exact_name_takes_precedence_over_one_in_another_case() -> None:
     bars = make_bars(4)
     pd.testing.assert_frame_equal(check_bars(bars.assign(Close=-1.0, **{"Adj Close": 2.0})), bars)
 
@@ -105,7 +105,7 @@ def test_two_columns_that_may_be_the_same_feature_are_refused() -> None:
 def two_levels(
     *tickers: str, price_first: bool = True, names: list[str | None] | None = None
 ) -> pd.DataFrame:
-    """As yfinance.download returns it, with a column that is not a feature."""
+    """A frame as yfinance.download returns it, with a column that is not a feature."""
     frames = {
         ticker: make_bars(4, seed).rename(columns=str.capitalize) for seed, ticker in enumerate(tickers)
     }
@@ -117,7 +117,7 @@ def two_levels(
 
 @pytest.mark.parametrize("price_first", [True, False], ids=["price first", "ticker first"])
 @pytest.mark.parametrize("names", [None, [None, None]], ids=["named", "unnamed"])
-def test_columns_of_two_levels_are_read_where_they_are_of_one_instrument(
+def test_columns_of_two_levels_are_read_if_they_have_one_instrument(
     price_first: bool, names: list[str | None] | None
 ) -> None:
     plain = make_bars(4).drop(columns="amount")
@@ -176,7 +176,7 @@ def test_numbers_as_text_are_read() -> None:
     np.testing.assert_array_equal(check_bars(bars.map(repr)), bars)
 
 
-def test_a_column_that_comes_twice_is_refused() -> None:
+def test_a_repeated_column_is_refused() -> None:
     bars = make_bars(3)
     with pytest.raises(ValueError, match="'close'"):
         check_bars(pd.concat([bars, bars[["close"]]], axis=1))
@@ -197,7 +197,7 @@ def test_a_high_below_the_low_is_refused() -> None:
         check_bars(swapped)
 
 
-def test_prices_rounded_to_float32_are_not_taken_for_a_wrong_bar() -> None:
+def test_prices_rounded_to_float32_are_a_valid_bar() -> None:
     bars = make_bars(50)
     bars["close"] = bars["high"] * (1 + 1e-6)
     check_bars(bars)
@@ -229,7 +229,7 @@ def test_timestamps_keep_their_zone_and_are_read_by_its_clock() -> None:
     assert wall_clock(bars.index)[0] == pd.Timestamp("2024-01-02 23:30")
 
 
-def test_in_a_zone_it_is_instants_that_must_ascend() -> None:
+def test_times_in_a_zone_must_ascend_as_instants() -> None:
     index = pd.date_range("2024-11-03 00:00", periods=4, freq="h", tz="America/New_York")  # 01:00 comes twice
     check_timestamps(index)
     with pytest.raises(ValueError, match=r"not sorted by time: 2024-11-03 01:00:00-04:00 follows"):
@@ -268,7 +268,7 @@ def test_repaired_bars_pass_the_check_and_repairing_again_changes_nothing(rows: 
     pd.testing.assert_frame_equal(repair_bars(repaired), repaired)
     if len(repaired):
         check_bars(repaired)
-    last = {row[0]: row[1:5] for row in rows}  # of each day, what came last
+    last = {row[0]: row[1:5] for row in rows}  # the last row of each day
     days = sorted(day for day, prices in last.items() if np.isfinite(prices).all())
     assert list((repaired.index - pd.Timestamp("2024-01-01")).days) == days
     for day, row in zip(days, repaired.itertuples(), strict=True):
@@ -286,7 +286,7 @@ def test_repairing_names_the_columns_it_lacks() -> None:
         repair_bars(make_bars(3).drop(columns="close"))
 
 
-def test_adjusting_moves_prices_by_the_factor_and_volume_against_it_and_leaves_amount() -> None:
+def test_adjusting_multiplies_prices_by_the_factor_divides_volume_and_keeps_amount() -> None:
     bars = make_bars(4)
     factor = np.array([1.0, 1.0, 2.0, 4.0])
     adjusted = adjust_bars(bars.assign(factor=factor))
@@ -297,7 +297,7 @@ def test_adjusting_moves_prices_by_the_factor_and_volume_against_it_and_leaves_a
     np.testing.assert_array_equal(adjusted["amount"], bars["amount"])
 
 
-def test_adjusting_works_without_volume_and_leaves_the_callers_frame_alone() -> None:
+def test_adjusting_works_without_volume_and_does_not_change_the_frame_of_the_caller() -> None:
     bars = make_bars(4).drop(columns=["volume", "amount"]).assign(mine=2.0)
     before = bars.copy()
     pd.testing.assert_frame_equal(adjust_bars(bars, "mine"), bars[list(PRICES)] * 2)
@@ -377,7 +377,7 @@ def test_the_limit_is_that_of_the_training_rules_for_the_bars_frequency(
     assert bool(seen) == warned
 
 
-def test_ordinary_bars_pass_without_a_word() -> None:
+def test_ordinary_bars_give_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         check_bars(make_bars(200))

@@ -30,7 +30,7 @@ def test_on_a_calendar_the_future_is_its_next_days_and_then_business_days(
     for date, row in zip(
         dates, next_timestamps(pd.DatetimeIndex(dates), pd.DatetimeIndex(calendar), horizon), strict=True
     ):
-        # Written plainly: the calendar goes on day by day over weekdays, from its own end.
+        # Written plainly: the calendar continues day by day over weekdays, from its own end.
         going_on = sorted(calendar)
         while sum(day > date for day in going_on) < horizon:
             day = going_on[-1] + pd.Timedelta(days=1)
@@ -175,12 +175,12 @@ def test_days_in_utc_are_days_though_clocks_change(zone: str, freq: str) -> None
     assert infer_frequency(local.tz_convert("UTC").tz_localize(None)) == "1day"
 
 
-def test_stamps_at_the_last_second_of_a_bar_are_as_good() -> None:
+def test_timestamps_at_the_last_second_of_a_bar_give_the_same_frequency() -> None:
     index = pd.date_range("2024-01-01", periods=50, freq="5min") + pd.Timedelta(minutes=5, milliseconds=-1)
     assert infer_frequency(index) == "5min"
 
 
-def test_weeks_with_a_holiday_are_weeks() -> None:
+def test_weekly_bars_with_a_holiday_are_weekly() -> None:
     index = pd.date_range("2024-01-05", periods=30, freq="W-FRI").to_series()
     index.iloc[[5, 12]] -= pd.Timedelta(days=1)
     assert infer_frequency(pd.DatetimeIndex(index)) == "1week"

@@ -94,7 +94,7 @@ def test_trailing_volatility_takes_the_place_of_the_sampled_deviation() -> None:
     np.testing.assert_array_equal(unknown.calibrated(calibration(fit(1.0, 0.0, 1.0))).paths, raw.paths)
 
 
-def test_candles_stay_candles_since_all_prices_of_a_step_move_equally() -> None:
+def test_calibrated_candles_stay_valid_since_all_prices_of_a_step_move_equally() -> None:
     raw, moved = forecast(), forecast().calibrated(calibration())
     factor = moved.paths[..., :4] / raw.paths[..., :4]
     np.testing.assert_allclose(factor, factor[..., :1].repeat(4, axis=-1), rtol=1e-6)
@@ -103,7 +103,7 @@ def test_candles_stay_candles_since_all_prices_of_a_step_move_equally() -> None:
     assert moved.violations().outside == moved.violations().crossed == 0
 
 
-def test_what_has_no_effect_leaves_every_bit_of_the_paths() -> None:
+def test_a_calibration_without_effect_changes_no_bit_of_the_paths() -> None:
     raw = forecast()
     np.testing.assert_array_equal(raw.calibrated(calibration(fit(1.0, 0.0, 0.0))).paths, raw.paths)
     assert raw.calibrated(None) is raw
@@ -120,7 +120,7 @@ def test_a_forecast_says_by_what_it_was_calibrated_and_is_not_calibrated_twice()
         moved.calibrated(made)
 
 
-def test_shorter_paths_take_the_first_steps() -> None:
+def test_shorter_paths_use_the_parameters_of_the_first_steps() -> None:
     raw = forecast()
     short = replace(raw, paths=raw.paths[:, :, :2], timestamps=raw.timestamps[:, :2])
     np.testing.assert_array_equal(
@@ -128,7 +128,7 @@ def test_shorter_paths_take_the_first_steps() -> None:
     )
 
 
-def test_of_fewer_paths_the_mean_shrinks_further() -> None:
+def test_the_mean_of_fewer_paths_shrinks_further() -> None:
     few = replace(forecast(), paths=forecast().paths[:, :6])
     before, after = few.log_returns(), few.calibrated(calibration()).log_returns()
     np.testing.assert_allclose(after.mean(axis=1), 0.5 * 0.25 * before.mean(axis=1), atol=1e-6)
@@ -164,8 +164,8 @@ def test_the_narrowest_group_that_a_fit_has_is_a_windows_own() -> None:
     )
     names = group_names(keys, np.array([0.03, 0.005, np.nan]), one.terciles, one.groups)
     assert names.tolist() == ["SH high volatility", "low volatility", POOL]
-    told = [exchange_of(name) for name in ("SH600000", "600000.SH", "BTCUSDT", "US30")]
-    assert told == ["SH", "SH", "", ""]
+    exchanges = [exchange_of(name) for name in ("SH600000", "600000.SH", "BTCUSDT", "US30")]
+    assert exchanges == ["SH", "SH", "", ""]
 
 
 def test_a_calibration_that_walks_forward_takes_the_last_fit_known_and_none_before_the_first() -> None:

@@ -70,7 +70,7 @@ def assert_same_weights(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
     ],
     ids=["model", "tokenizer", "model of fixed calendar", "tokenizer of unequal halves"],
 )
-def test_what_is_saved_is_loaded_to_the_bit(
+def test_saved_weights_are_loaded_bit_for_bit(
     make: Callable[[], Kronos | KronosTokenizer], tmp_path: Path
 ) -> None:
     network = make()

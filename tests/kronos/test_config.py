@@ -250,7 +250,9 @@ def assert_same(ours: Any, wanted: Any) -> None:
 
 @pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize(("function", "call"), COUNTS, ids=label)
-def test_a_count_may_be_numpys(function: Callable[..., Any], call: dict[str, Any], kind: type) -> None:
+def test_a_count_may_be_a_numpy_integer(
+    function: Callable[..., Any], call: dict[str, Any], kind: type
+) -> None:
     name, count = last(call)
     if kind is np.uint8 and count > 255:
         kind = np.uint32
@@ -259,7 +261,9 @@ def test_a_count_may_be_numpys(function: Callable[..., Any], call: dict[str, Any
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize(("function", "call"), NUMBERS, ids=label)
-def test_a_number_may_be_numpys(function: Callable[..., Any], call: dict[str, Any], kind: type) -> None:
+def test_a_number_may_be_a_numpy_float(
+    function: Callable[..., Any], call: dict[str, Any], kind: type
+) -> None:
     name, number = last(call)  # exact in float32
     assert_same(function(**call | {name: kind(number)}), function(**call))
 
@@ -311,7 +315,7 @@ def test_anything_but_a_number_is_refused_in_one_sentence(
     ],
     ids=lambda entry: repr(entry) if isinstance(entry, dict) else label(entry),
 )
-def test_none_nan_and_what_does_not_fit_are_refused_by_name(
+def test_none_nan_and_values_out_of_range_are_refused_by_name(
     function: Callable[..., Any], call: dict[str, Any]
 ) -> None:
     name = {"sample_count": "samples"}.get(last(call)[0], last(call)[0])

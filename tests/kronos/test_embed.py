@@ -42,7 +42,7 @@ def plain(predictor: KronosPredictor, windows: Windows) -> np.ndarray:
     return np.stack(rows)
 
 
-def test_it_is_the_plain_models_hidden_state_of_the_last_bar(
+def test_the_embedding_is_the_hidden_state_of_the_last_bar_in_the_plain_model(
     predictor: KronosPredictor, windows: Windows
 ) -> None:
     assert windows.lengths.min() < CONTEXT < windows.lengths.max()
@@ -86,15 +86,15 @@ def test_a_later_bar_changes_no_earlier_state(predictor: KronosPredictor) -> Non
     np.testing.assert_array_equal(predictor.embed(before[early]), predictor.embed(after[early]))
 
 
-def test_nothing_is_sampled(
+def test_embedding_samples_no_path(
     predictor: KronosPredictor, windows: Windows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kronos.inference.pipeline.generate", None)  # whoever calls it fails
+    monkeypatch.setattr("kronos.inference.pipeline.generate", None)  # every call fails
     monkeypatch.setattr("kronos.inference.pipeline.decode", None)
     predictor.embed(windows)
 
 
-def test_weights_that_were_trained_since_are_seen(windows: Windows) -> None:
+def test_weights_that_were_trained_since_change_the_embedding(windows: Windows) -> None:
     predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu", max_context=CONTEXT)
     before = predictor.embed(windows)
     with torch.no_grad():
@@ -102,13 +102,13 @@ def test_weights_that_were_trained_since_are_seen(windows: Windows) -> None:
     np.testing.assert_allclose(predictor.embed(windows), 2 * before, rtol=1e-5)
 
 
-def test_no_window_is_refused(predictor: KronosPredictor, windows: Windows) -> None:
+def test_embedding_without_a_window_is_refused(predictor: KronosPredictor, windows: Windows) -> None:
     with pytest.raises(ValueError, match="no windows to embed"):
         predictor.embed(windows[:0])
 
 
 def test_the_trained_head_ranks_real_windows_as_its_weights_say(shared_data: Path, tmp_path: Path) -> None:
-    """On the checkpoint with a head, where it is at hand: hidden states are standard-sized, scores differ."""
+    """Tested on the checkpoint with a head, where it exists: hidden states are of standard size, scores differ."""
     import json
     import shutil
 

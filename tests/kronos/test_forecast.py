@@ -31,7 +31,7 @@ def forecast() -> Forecast:
     return Forecast(paths, keys, timestamps, paths[:, 0, 0], provenance, paths[:, 0, 0, 3])
 
 
-def test_its_sizes_are_those_of_its_paths(forecast: Forecast) -> None:
+def test_the_sizes_of_a_forecast_are_those_of_its_paths(forecast: Forecast) -> None:
     assert (len(forecast), forecast.samples, forecast.horizon) == (N, S, H)
 
 

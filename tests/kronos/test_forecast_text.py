@@ -20,7 +20,7 @@ def forecast() -> Forecast:
     return predictor.forecast(make_panel(9, *names), SampleConfig(4, T=1.0), horizon=3)
 
 
-def test_it_prints_as_one_line_with_sizes_date_and_model(forecast: Forecast) -> None:
+def test_a_forecast_prints_as_one_line_with_sizes_date_and_model(forecast: Forecast) -> None:
     assert repr(forecast) == (
         "Forecast(12 windows, 4 paths of 3 bars, as of 2024-01-12, 12 instruments, model Kronos, not calibrated)"
     )

@@ -276,7 +276,7 @@ def test_bars_without_a_future_are_refused(bars, horizon, message):
         future_timestamps(bars, horizon)
 
 
-def test_it_serves_as_the_timestamps_of_upstreams_call():
+def test_future_timestamps_can_be_passed_to_the_call_of_upstream():
     predictor = kronos.KronosPredictor.from_pretrained(device="cpu")
     bars = make_bars(40).set_axis(china("2024-09-30", "2024-09-30")[:40])
     times = pd.Series(bars.index)

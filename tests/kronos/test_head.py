@@ -41,7 +41,7 @@ def test_an_output_does_not_depend_on_its_batch(head: ReturnHead, hidden: np.nda
         np.testing.assert_array_equal(head(hidden[i : i + 1])[0], head(hidden)[i])
 
 
-def test_a_saved_head_comes_back(head: ReturnHead, hidden: np.ndarray, tmp_path: Path) -> None:
+def test_a_saved_head_is_loaded_unchanged(head: ReturnHead, hidden: np.ndarray, tmp_path: Path) -> None:
     back = ReturnHead.from_pretrained(head.save(tmp_path / "mine"))
     assert back.info == head.info
     assert back.name == "mine"
@@ -49,7 +49,7 @@ def test_a_saved_head_comes_back(head: ReturnHead, hidden: np.ndarray, tmp_path:
     np.testing.assert_array_equal(back(hidden), head(hidden))
 
 
-def test_its_sha256_is_that_of_the_file(head: ReturnHead, tmp_path: Path) -> None:
+def test_the_sha256_of_a_head_is_that_of_its_file(head: ReturnHead, tmp_path: Path) -> None:
     file = head.save(tmp_path) / HEAD_WEIGHTS
     assert head.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert ReturnHead.from_pretrained(tmp_path).sha256 == head.sha256
@@ -71,7 +71,7 @@ def test_a_checkpoint_without_a_head_says_how_to_get_one(tmp_path: Path) -> None
         ReturnHead.from_pretrained(tmp_path)
 
 
-def test_it_survives_pickling(head: ReturnHead, hidden: np.ndarray) -> None:
+def test_a_pickled_head_gives_the_same_outputs(head: ReturnHead, hidden: np.ndarray) -> None:
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(head))(hidden), head(hidden))
 
 

@@ -116,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A hub with nothing on it, the one that huggingface_hub asks; no cache, nobody logged in."""
+    """An empty hub, to which huggingface_hub connects; without a cache and without a login."""
     with Server() as hub:
         thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -136,7 +136,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("make", [make_model, make_tokenizer], ids=["model", "tokenizer"])
-def test_what_is_pushed_to_the_hub_is_loaded_from_it_to_the_bit(
+def test_weights_pushed_to_the_hub_are_loaded_from_it_bit_for_bit(
     make: Callable[[], Kronos | KronosTokenizer], server: Server, tmp_path: Path
 ) -> None:
     network = make()
@@ -151,7 +151,7 @@ def test_what_is_pushed_to_the_hub_is_loaded_from_it_to_the_bit(
     assert not (tmp_path / "default cache").exists()
 
 
-def test_what_is_pushed_is_what_save_pretrained_writes(server: Server, tmp_path: Path) -> None:
+def test_the_files_pushed_are_those_that_save_pretrained_writes(server: Server, tmp_path: Path) -> None:
     network = make_model()
     network.push_to_hub("acme/tiny", token=TOKEN)
     saved = network.save_pretrained(tmp_path / "saved")
@@ -199,7 +199,7 @@ def test_a_private_repository_needs_the_token(server: Server) -> None:
         Kronos.from_pretrained("acme/tiny", token=False)
 
 
-def test_only_what_is_cached_is_taken_where_nothing_else_may_be(server: Server) -> None:
+def test_offline_only_cached_files_are_used(server: Server) -> None:
     old, new = make_model(seed=1), make_model(seed=2)
     old.push_to_hub("acme/tiny", token=TOKEN)
     with pytest.raises(FileNotFoundError, match="No checkpoint 'acme/tiny'"):

@@ -138,7 +138,7 @@ def test_windows_take_no_settings_of_bars() -> None:
         as_windows(windows, lookback=3)
 
 
-def test_what_is_no_bars_is_refused_by_its_type() -> None:
+def test_other_types_than_bars_are_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"A list cannot be forecast"):
         as_windows([1], horizon=1)  # type: ignore[arg-type]
 
@@ -146,7 +146,7 @@ def test_what_is_no_bars_is_refused_by_its_type() -> None:
 # Timestamps
 
 
-def test_bars_within_the_day_skip_lunch_night_and_weekend() -> None:
+def test_intraday_bars_skip_lunch_night_and_weekend() -> None:
     every = sessions(pd.bdate_range("2024-08-12", "2024-08-27"))
     at = every.get_loc(pd.Timestamp("2024-08-23 11:25"))  # a Friday
     bars = make_bars(at + 1).set_axis(every[: at + 1])

@@ -44,7 +44,7 @@ def test_a_rotated_query_meets_a_rotated_key_by_their_distance_alone() -> None:
 def test_every_row_may_have_positions_of_its_own() -> None:
     x = noise(2, 3, 4, 8)
     positions = torch.tensor([[0, 1, 2, 3], [5, 6, 7, 8]])
-    together = rotate(x, rope_table(positions[:, None], 8))  # (B, 1, T) beside (B, heads, T)
+    together = rotate(x, rope_table(positions[:, None], 8))  # (B, 1, T) with (B, heads, T)
     for row in range(2):
         alone = rotate(x[row : row + 1], rope_table(positions[row], 8))
         torch.testing.assert_close(together[row], alone[0])

@@ -1,4 +1,4 @@
-"""What `import kronos` brings in, and what it offers."""
+"""The modules that `import kronos` loads, and its public names."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_network_brings_torch_in_with_its_first_use() -> None:
     assert loads_torch("import kronos; kronos.Kronos")
 
 
-def test_every_public_name_is_there_and_is_what_its_home_calls_it() -> None:
+def test_every_public_name_exists_and_has_the_same_name_in_its_module() -> None:
     for name in kronos.__all__:
         assert getattr(getattr(kronos, name), "__name__", name) == name
 

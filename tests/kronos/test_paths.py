@@ -107,7 +107,7 @@ def test_crossed_highs_prices_below_zero_and_negative_volumes_are_repaired() -> 
     np.testing.assert_allclose(found, [[100, 103, 98, 101, 0, 0], [3, 4, 0.1, 0.1, 1, 0]], rtol=1e-6)
 
 
-def test_what_is_a_bar_already_stays_to_the_last_bit() -> None:
+def test_a_valid_bar_is_unchanged_bit_for_bit() -> None:
     bars = make_bars(30).to_numpy(np.float32)[None, None]
     np.testing.assert_array_equal(repair_paths(bars, LAST), bars)
     assert count_violations(bars).shares() == dict.fromkeys(count_violations(bars).shares(), 0.0)

@@ -49,7 +49,7 @@ WAYS = [pickled, copy.deepcopy, copy.copy]
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("options", [{}, OPTIONS], ids=["defaults", "options"])
-def test_a_predictor_that_has_forecast_comes_back_and_forecasts_the_same_bits(
+def test_a_predictor_pickled_after_a_forecast_forecasts_the_same_bits(
     options: dict[str, Any], way: Callable[[KronosPredictor], KronosPredictor], windows: Windows
 ) -> None:
     predictor = make(**options)
@@ -90,7 +90,7 @@ def test_settings_of_a_copy_are_its_own(
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_origin_and_sampling_come_along(
+def test_a_copy_keeps_origin_and_sampling(
     way: Callable[[KronosPredictor], KronosPredictor], reference_folder: Path, windows: Windows
 ) -> None:
     predictor = KronosPredictor.from_pretrained(reference_folder, device="cpu", max_context=16)
@@ -105,7 +105,7 @@ def test_origin_and_sampling_come_along(
 
 
 @pytest.mark.parametrize("make_in", [torch.no_grad, torch.inference_mode], ids=lambda mode: mode.__name__)
-def test_networks_of_any_mode_and_type_come_along(make_in: Callable[[], Any], windows: Windows) -> None:
+def test_a_copy_keeps_networks_of_any_mode_and_type(make_in: Callable[[], Any], windows: Windows) -> None:
     with make_in():
         predictor = make()
     predictor.tokenizer.train()
@@ -115,7 +115,7 @@ def test_networks_of_any_mode_and_type_come_along(make_in: Callable[[], Any], wi
         np.testing.assert_array_equal(way(predictor).forecast(windows, SAMPLING).paths, wanted)
 
 
-def test_a_predictor_from_a_device_that_is_not_here_computes_on_the_fastest_that_is(
+def test_a_predictor_from_an_unavailable_device_computes_on_the_fastest_available_one(
     windows: Windows, caplog: pytest.LogCaptureFixture
 ) -> None:
     predictor = make()

@@ -54,7 +54,7 @@ def test_auto_is_the_checkpoints_calibration_if_it_fits_and_else_none() -> None:
     assert PathOptions("none").resolve(own, KNOWN, H).calibration is None
 
 
-def test_a_file_that_is_named_is_used_or_refused_and_never_left_out_in_silence(tmp_path: Path) -> None:
+def test_a_named_file_is_used_or_refused_and_never_ignored(tmp_path: Path) -> None:
     file = str(calibration().write(tmp_path / "c.json"))
     assert PathOptions(file).resolve(None, KNOWN, H).calibration == calibration()
     with pytest.raises(ValueError, match="fitted to 4 bars"):

@@ -204,7 +204,7 @@ def test_a_forecast_says_what_it_was_made_with(predictor: KronosPredictor, windo
     assert provenance.sampling == SAMPLING
     assert provenance.max_context == 16
     assert provenance.data_sha256 == windows.digest()
-    assert (provenance.model, provenance.weights_sha256) == ("Kronos", None)  # came from no file
+    assert (provenance.model, provenance.weights_sha256) == ("Kronos", None)  # not loaded from a file
 
 
 def test_settings_left_out_are_the_defaults(predictor: KronosPredictor, windows: Windows) -> None:
@@ -267,7 +267,7 @@ def test_a_tokenizer_of_other_bits_is_refused_with_both_sides() -> None:
         KronosPredictor(make_model(), make_tokenizer(s1_bits=3, s2_bits=5), "cpu")
 
 
-def test_without_a_device_the_fastest_there_is_takes_both_networks() -> None:
+def test_without_a_device_both_networks_are_on_the_fastest_one() -> None:
     predictor = KronosPredictor(make_model(), make_tokenizer(), max_context=16)
     fastest = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     assert predictor.device.type == fastest

@@ -1,6 +1,6 @@
 """Everything upstream computed on the reference pair, computed again.
 
-Where nothing else is said, floats agree to 1e-5: activations here are of order 1 to 10 and sums run over up to
+Unless stated otherwise, floats agree to 1e-5: activations here are of order 1 to 10 and sums run over up to
 96 float32 products, so that another order of summation moves them by about 1e-6.
 """
 
@@ -112,7 +112,7 @@ def test_training_logits_are_upstreams_with_a_rotated_cross_attention(
 def compare_gradients(network: nn.Module, loss: Tensor, norms: dict[str, float]) -> None:
     """Every parameter's gradient norm is upstream's.
 
-    To a relative 1e-4: gradients of query and key biases nearly cancel (norms down to 2.6e-4 beside weights' of
+    To a relative 1e-4: gradients of query and key biases nearly cancel (norms down to 2.6e-4, weights' of
     order 1), which costs them three of float32's seven digits where another order of summation is used; a wrong
     term in a loss moves some norm by 1e-3 at least. Norms below 1e-6 are zeros of which only rounding is left.
     """
@@ -148,7 +148,7 @@ def test_predictor_losses_and_gradients_are_upstreams(
 
 
 def series(case: dict[str, Any], bars: pd.DataFrame) -> tuple[list[pd.DataFrame], list, list]:
-    """What upstream's predict_batch was called with: frames, their timestamps, the timestamps to forecast."""
+    """Arguments of upstream's predict_batch: frames, their timestamps, the timestamps to forecast."""
     lookback, horizon = case["lookback"], case["pred_len"]
     rows = [bars.iloc[at : at + lookback + horizon] for at in case["offsets"]]
     frames = [

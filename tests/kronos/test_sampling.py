@@ -95,7 +95,7 @@ def test_the_nucleus_keeps_the_token_that_crosses_and_drops_the_next() -> None:
     assert kept == {0.01: 1, 0.49: 1, 0.51: 2, 0.79: 2, 0.81: 3, 0.96: 4, 1: 4}
 
 
-def test_what_is_kept_keeps_its_proportions() -> None:
+def test_tokens_that_are_kept_keep_their_proportions() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     torch.testing.assert_close(probabilities(logits, config(top_k=2)), torch.tensor([0.625, 0.375, 0.0, 0.0]))
 
@@ -120,7 +120,7 @@ def test_temperature_zero_puts_all_mass_on_the_most_likely_token_as_top_1_does()
     torch.testing.assert_close(probabilities(logits, config(top_k=1)), greedy)
 
 
-def test_filtering_leaves_the_logits_alone() -> None:
+def test_filtering_does_not_change_the_logits() -> None:
     logits = torch.randn(3, 9, generator=torch.Generator().manual_seed(0))
     before = logits.clone()
     for setting in (config(0.5), config(top_k=2), config(top_p=0.5), config(T=0)):
@@ -228,7 +228,9 @@ def test_each_step_and_half_uses_its_own_uniform() -> None:
     uniform=st.one_of(st.just(0.0), st.just(float(ALMOST_ONE)), st.floats(0, float(ALMOST_ONE), width=32)),
     total=st.sampled_from([1.0, 0.9999, 1.0001]),
 )
-def test_what_has_no_probability_is_never_drawn(weights: list[float], uniform: float, total: float) -> None:
+def test_a_token_without_probability_is_never_drawn(
+    weights: list[float], uniform: float, total: float
+) -> None:
     chances = torch.tensor(weights) / sum(weights) * total  # rounding may leave any total near 1
     token = draws_of(uniform, len(weights)).sample(chances[None, None], step=0, half=0).item()
     assert chances[token] > 0
@@ -319,7 +321,7 @@ def test_a_row_has_the_nucleus_among_many_that_it_has_alone() -> None:
 
 
 def chi_square_is_likely(counts: np.ndarray, expected: np.ndarray) -> bool:
-    """At p > 1e-4, by the cube-root approximation (Wilson & Hilferty 1931)."""
+    """Whether p > 1e-4, by the cube-root approximation (Wilson & Hilferty 1931)."""
     freedom = len(expected) - 1
     statistic = ((counts - expected) ** 2 / expected).sum()
     spread = 2 / (9 * freedom)
@@ -366,7 +368,7 @@ def test_samples_of_a_date_are_as_likely_whichever_of_them_is_looked_at(many_dat
 
 @pytest.mark.parametrize("uniform", [0.0, 2.0**-24, 0.5, float(ALMOST_ONE)])
 @pytest.mark.parametrize("kept", [1, 2, 40, 1023])
-def test_no_order_and_no_uniform_draws_what_a_filter_took(kept: int, uniform: float) -> None:
+def test_no_order_and_no_uniform_draws_a_token_that_a_filter_removed(kept: int, uniform: float) -> None:
     random = torch.Generator().manual_seed(kept)
     logits = 2 * torch.randn(30, 3, 1024, generator=random)
     chances = probabilities(logits, config(top_k=kept))
@@ -406,7 +408,7 @@ def test_ids_are_ordered_by_the_close_of_the_mean_bar_that_they_stand_for() -> N
             assert close.max() - close.min() > 0.1
 
 
-def test_finding_the_order_leaves_the_tokenizer_alone() -> None:
+def test_finding_the_order_does_not_change_the_tokenizer() -> None:
     tokenizer = make_tokenizer(dropout=0.5).train()
     before = {name: weight.clone() for name, weight in tokenizer.state_dict().items()}
     once, again = token_price_order(tokenizer), token_price_order(tokenizer)

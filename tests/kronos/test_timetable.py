@@ -101,7 +101,7 @@ def copper(days=BUSINESS):
 
 
 def globex(days=BUSINESS):
-    """From 17:00 of the day before, Sunday for Monday, to 16:00."""
+    """Sessions from 17:00 of the day before, Sunday for Monday, to 16:00."""
     return joined(session(each - pd.Timedelta("1D"), ("17:05", "40:00")) for each in days)
 
 

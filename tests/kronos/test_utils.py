@@ -46,7 +46,7 @@ def test_the_commit_is_that_of_the_code_with_a_plus_where_files_differ(
     (tmp_path / "other.py").write_text("1")
     git("add", "other.py")
     git("commit", "-m", "a")
-    assert git_commit() is None  # somebody's repository, which does not hold the code
+    assert git_commit() is None  # another repository, which does not hold the code
     git("add", "code.py")
     git("commit", "-m", "b")
     assert git_commit() == git("rev-parse", "HEAD")
@@ -220,7 +220,7 @@ def test_a_folder_stays_when_its_replacement_is_stopped_between_the_two_renames(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_a_killed_process_moved_aside_comes_back(tmp_path):
+def test_a_folder_that_a_killed_process_moved_aside_is_restored(tmp_path):
     to = tmp_path / "store"
     store(to)
     to.rename(tmp_path / ".store.0123abcd.tmp-replaced")  # kill -9 between the two renames

@@ -175,7 +175,7 @@ def test_instruments_may_be_categories_of_which_some_have_no_bar() -> None:
     assert set(Windows.rolling(some, 4, 2, "B", index=index).index) == set(index)
 
 
-def test_keys_of_instruments_and_dates_without_a_window_are_passed_over() -> None:
+def test_keys_of_instruments_and_dates_without_a_window_are_skipped() -> None:
     panel = make_panel(12, "A")
     dates = panel["A"].index
     keys = pd.MultiIndex.from_tuples(
@@ -550,7 +550,7 @@ def test_instruments_of_one_exchange_each_continue_from_their_own_bars() -> None
 
 
 @pytest.mark.parametrize("calendar", ["XSHGG", "every day", "5 mins of"])
-def test_what_is_neither_a_frequency_nor_an_exchange_is_refused(calendar: str) -> None:
+def test_text_that_is_neither_a_frequency_nor_an_exchange_is_refused(calendar: str) -> None:
     pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
     with pytest.raises(ValueError, match=rf"calendar='{calendar}' is not an exchange .*pandas frequency"):
         Windows.rolling(make_panel(8, "A"), 4, 2, calendar)

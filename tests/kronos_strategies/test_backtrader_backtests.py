@@ -63,7 +63,7 @@ def minutes(tmp_path_factory) -> Path:
 
 
 def run(script, capsys, *words) -> str:
-    """What a script prints."""
+    """Output of a script."""
     with pytest.raises(SystemExit) as stopped:
         run_command(script.app, [str(word) for word in words])
     assert not stopped.value.code
@@ -80,7 +80,7 @@ def refusal(script, capsys, *words) -> str:
 
 
 def check_results(folder: Path, judged: str = "signal") -> dict[str, float]:
-    """That report and picture are there; its figures."""
+    """Check that report and picture exist, and return its metrics."""
     page = (folder / "report.html").read_text()
     assert all(f'<section id="{each}"' in page for each in (judged, "distribution", "portfolio", "trades"))
     assert (folder / "run.png").read_bytes().startswith(b"\x89PNG")
@@ -88,11 +88,11 @@ def check_results(folder: Path, judged: str = "signal") -> dict[str, float]:
 
 
 def test_topk_trades_a_file_with_one_of_its_instruments_as_benchmark(topk, capsys, tidy, tmp_path):
-    said = run(topk, capsys, tidy, *SMALL, "--topk", 3, "--benchmark", "N05", "--output", tmp_path / "out")
+    printed = run(topk, capsys, tidy, *SMALL, "--topk", 3, "--benchmark", "N05", "--output", tmp_path / "out")
     metrics = check_results(tmp_path / "out")
     assert metrics["turnover"] > 0
     assert "N05_sharpe" in metrics
-    assert "Top 3 of 11 by Kronos" in said
+    assert "Top 3 of 11 by Kronos" in printed
     artifacts = load_artifacts(str(tmp_path / "out"), "")
     assert "N05" not in artifacts.scores.index.get_level_values("instrument")
     assert "N05" in artifacts.result.benchmarks
@@ -113,8 +113,8 @@ def test_topk_trades_a_store_and_says_that_its_market_is_simulated(topk, capsys,
     config = MarketConfig(names=16, sectors=2, start="2023-01-02", end="2023-04-28")
     write_simulated(tmp_path / "store", config, "csi300")
     words = [tmp_path / "store", *SMALL, "--benchmark", "SH000300", "--topk", 3, "--output", tmp_path / "out"]
-    said = run(topk, capsys, *words)
-    assert "SIMULATED" in said
+    printed = run(topk, capsys, *words)
+    assert "SIMULATED" in printed
     assert "SH000300" in load_artifacts(str(tmp_path / "out"), "").result.benchmarks
 
 
@@ -129,7 +129,9 @@ def test_crypto_trades_parts_of_coins_around_the_clock(crypto, capsys, minutes, 
     assert 0 < result.weights.max() < 1  # of 100 in coins that cost 50 or so
 
 
-def test_long_flat_holds_equal_parts_of_those_that_rise_enough(crypto, capsys, minutes, tmp_path):
+def test_long_flat_holds_equal_weights_of_instruments_with_a_forecast_above_the_threshold(
+    crypto, capsys, minutes, tmp_path
+):
     run(crypto, capsys, minutes, *SMALL, "--fee", 0.0, "--output", tmp_path)
     artifacts = load_artifacts(str(tmp_path), "")
     calendar = artifacts.result.returns.index
@@ -145,9 +147,9 @@ def test_long_flat_holds_equal_parts_of_those_that_rise_enough(crypto, capsys, m
 
 @pytest.mark.parametrize("name", ["topk", "crypto"])
 def test_help_names_every_option(name, request, capsys):
-    said = run(request.getfixturevalue(name), capsys, "--help")
+    printed = run(request.getfixturevalue(name), capsys, "--help")
     for option in ("--model", "--every", "--samples", "--fee", "--trials", "--output", "--draw"):
-        assert option in said
+        assert option in printed
 
 
 @pytest.mark.parametrize(
@@ -159,7 +161,7 @@ def test_help_names_every_option(name, request, capsys):
         (["TIDY", "--start", "2030-01-01"], "has no bar from 2030-01-01"),
         (["TIDY", "--draw", "XX"], "no 'XX' to draw"),
         (["TIDY", "--rank-by", "luck"], "no line 'luck' to rank by"),
-        (["TIDY", "--model", "nobody"], "nobody"),
+        (["TIDY", "--model", "unknown"], "unknown"),
         (["TIDY", "--lookback", "500"], "Run on more bars than its lookback"),
         (["TIDY", "--side", "short"], "side"),
     ],

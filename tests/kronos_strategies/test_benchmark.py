@@ -172,13 +172,16 @@ def test_the_command_writes_a_page_and_json(tmp_path, capsys):
     [
         (["--models", "baseline:ewma"], "Name two or more models"),
         (["--models", "baseline:ewma", "baseline:ewma"], "Two models are called 'baseline:ewma'"),
-        (["--reference", "nobody", "--models", "baseline:ewma", "baseline:har"], "the reference is 'nobody'"),
         (["--lookback", 0, "--models", "baseline:ewma", "baseline:har"], "lookback=0 is too small"),
         (["--horizon", 0, "--models", "baseline:ewma", "baseline:har"], "horizon=0 is too small"),
         (["--instruments", 0, "--models", "baseline:ewma", "baseline:har"], "instruments=0 is too small"),
         (
             ["--long-lookback", -5, "--models", "baseline:ewma", "baseline:har"],
             "long_lookback=-5 is too small",
+        ),
+        (
+            ["--reference", "unknown", "--models", "baseline:ewma", "baseline:har"],
+            "the reference is 'unknown'",
         ),
         (["--horizon", 90, "--models", "baseline:ewma", "baseline:har"], "is followed by 90 bars"),
     ],

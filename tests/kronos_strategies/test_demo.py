@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def make(*arguments: str, **settings: str) -> str:
-    """What make prints, without any KRONOS_* setting but those given."""
+    """Output of make with no KRONOS_* setting except those given."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("KRONOS_", "MAKE"))}
     done = subprocess.run(
         ["make", *arguments], cwd=ROOT, env=ours | settings, capture_output=True, text=True, check=False

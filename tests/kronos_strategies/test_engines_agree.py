@@ -234,4 +234,4 @@ def test_both_engines_hold_the_targets_of_the_pure_function(store, bars, rules, 
         pd.testing.assert_series_equal(target, alone, check_names=False)
         pd.testing.assert_series_equal(chosen, alone, check_names=False, atol=1e-6)
         frozen += len(before.index.difference(rows.index))
-    assert frozen > 0, "somebody is suspended while held"
+    assert frozen > 0, "an instrument is suspended while held"

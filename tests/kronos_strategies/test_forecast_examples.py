@@ -60,7 +60,7 @@ def test_a_batch_is_one_call_of_several_dates(examples, made, tmp_path):
     assert forecast.index.get_level_values("datetime").is_unique
 
 
-def test_a_share_of_china_stays_within_its_price_limits(examples, monkeypatch, tmp_path):
+def test_forecasts_of_a_chinese_share_stay_within_its_price_limits(examples, monkeypatch, tmp_path):
     pytest.importorskip("exchange_calendars", reason="needs the extra 'calendars'")
     written, save = [], examples.save_forecast_plot
 
@@ -78,7 +78,7 @@ def test_a_share_of_china_stays_within_its_price_limits(examples, monkeypatch, t
     assert (tmp_path / "out.png").is_file()
 
 
-def test_the_real_bars_are_read_where_they_are(examples, monkeypatch, shared_data):
+def test_the_real_bars_are_read_where_they_exist(examples, monkeypatch, shared_data):
     file = shared_data / "sh600977_5min_2024.parquet"
     if not file.is_file():
         pytest.skip(f"no {file}")

@@ -44,14 +44,14 @@ def test_a_trailing_mean_passes(bars):
         lambda wide: wide.rolling(3, center=True, min_periods=1).mean(),
         lambda wide: wide.bfill(limit=1) / wide.iloc[-1],
     ],
-    ids=["tomorrow's close", "scaling by the whole sample", "centred mean", "adjusting to the last price"],
+    ids=["tomorrow's close", "scaling by the whole sample", "centered mean", "adjusting to the last price"],
 )
-def test_a_look_ahead_is_named_with_its_time_and_row(bars, cheat):
+def test_look_ahead_is_reported_with_its_time_and_row(bars, cheat):
     with pytest.raises(LookAheadError, match=r"2024-01-15.*"):
         check_causal(lambda b: long(cheat(closes(b))), bars, ["2024-01-15"])
 
 
-def test_a_look_into_the_next_bar_alone_is_found(bars):
+def test_look_ahead_by_one_bar_is_found(bars):
     alone = bars[bars["instrument"] == "AAA"].assign(close=lambda b: b["close"] * 1.003)
 
     def intraday(b: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +62,7 @@ def test_a_look_into_the_next_bar_alone_is_found(bars):
         check_causal(intraday, alone, ["2024-01-15"])
 
 
-def test_an_infinite_value_hides_no_look_ahead(bars):
+def test_an_infinite_value_does_not_hide_look_ahead(bars):
     def leak(b: pd.DataFrame) -> pd.DataFrame:
         wide = closes(b).shift(-1)
         wide.iloc[0, 0] = np.inf
@@ -72,7 +72,7 @@ def test_an_infinite_value_hides_no_look_ahead(bars):
         check_causal(leak, bars, ["2024-01-15"])
 
 
-def test_scrambled_bars_are_bars_still(bars):
+def test_randomized_bars_are_valid_bars(bars):
     other = randomize_future(bars, pd.Timestamp("2024-01-15"))
     assert (other["high"] >= other[["open", "close", "low"]].max(axis=1)).all()
     assert (other["low"] <= other[["open", "close"]].min(axis=1)).all()
@@ -87,7 +87,7 @@ def test_dropping_instruments_by_later_data_is_detected(bars):
         check_causal(survivors, bars, DAYS[5:25:5])
 
 
-def test_a_check_of_nothing_is_refused(bars):
+def test_a_check_at_a_date_outside_of_the_bars_is_refused(bars):
     with pytest.raises(ValueError, match="nothing to check"):
         check_causal(lambda b: long(closes(b)), bars, ["2020-01-01"])
 

@@ -1,4 +1,4 @@
-"""What `import kronos_strategies` offers, and what it loads."""
+"""The public names of `import kronos_strategies`, and the modules that it loads."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ HEAVY = ("torch", "qlib", "backtrader", "pandas", "numpy", "mlflow", "plotly")
 
 
 @pytest.mark.integration
-def test_importing_it_loads_nothing_heavy() -> None:
+def test_importing_the_package_loads_no_heavy_dependency() -> None:
     script = f"import sys, kronos_strategies\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 
 
 @pytest.mark.integration
-def test_no_name_needs_torch_or_an_engine() -> None:
+def test_every_public_name_is_imported_without_torch_or_an_engine() -> None:
     script = (
         "import sys, kronos_strategies as package\nfor name in package.__all__: getattr(package, name)\n"
         "print(*[m for m in ('torch', 'qlib', 'backtrader') if m in sys.modules])"

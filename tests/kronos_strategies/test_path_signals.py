@@ -37,7 +37,7 @@ def random_paths():
 
 
 def plain_statistics(returns: list[float], tail: float) -> dict[str, float]:
-    """One window, with loops and the standard library."""
+    """Signals of one window, with loops and the standard library."""
     count, mean = len(returns), statistics.fmean(returns)
     deviation = statistics.stdev(returns)
     worst, left = 0.0, tail * count

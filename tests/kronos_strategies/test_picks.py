@@ -39,7 +39,7 @@ def test_every_number_of_a_row_follows_from_scores_and_holdings_by_hand():
     }  # fmt: skip
 
 
-def test_what_cannot_be_bought_is_ranked_and_the_next_one_is_bought_instead():
+def test_an_instrument_that_cannot_be_bought_is_ranked_and_the_next_one_is_bought_instead():
     today = signals_of(A=3, B=2, C=1)
     table = pick(
         today, today[:0], state_of("A", "B", "C"), pd.Series(dtype=float), RULES, pd.Index(["B", "C"])

@@ -44,7 +44,7 @@ def plant(study: ModuleType, effect: str, strength: float, seed: int = 0):
 
 @pytest.fixture(scope="module")
 def found(study: ModuleType, predictor: KronosPredictor) -> pd.DataFrame:
-    """What each way of ranking finds of a strong reversal."""
+    """Results of each way of ranking on a strong reversal."""
     settings, market = plant(study, "reversal", STRENGTH)
     rows = study.evaluate(market, study.scores_of(market, settings, predictor))
     return rows.set_index("ranked_by")
@@ -74,7 +74,7 @@ def test_nothing_is_learned_from_what_follows_the_embargo(study: ModuleType) -> 
 # would take an outcome six deviations low, and one of a quarter of the optimum four and a half: power > .99999.
 @pytest.mark.slow
 @pytest.mark.parametrize("ranked_by", [HEAD, TREES])
-def test_what_is_fitted_finds_a_strong_effect_on_later_dates(found: pd.DataFrame, ranked_by: str) -> None:
+def test_fitted_models_find_a_strong_effect_on_later_dates(found: pd.DataFrame, ranked_by: str) -> None:
     row = found.loc[ranked_by]
     assert row["low"] > 0
     assert row["share"] > 0.25
@@ -108,7 +108,7 @@ def test_without_an_effect_nothing_is_found(study: ModuleType, predictor: Kronos
 
 
 # No window of a single name shows its leader: what reads one name at a time finds nothing in ten such markets.
-def test_trees_on_an_instruments_own_bars_find_nothing_of_a_leader(study: ModuleType) -> None:
+def test_trees_on_the_bars_of_one_instrument_do_not_find_the_effect_of_a_leader(study: ModuleType) -> None:
     rows = []
     for seed in range(10):
         _, market = plant(study, "lead-lag", STRENGTH, seed)

@@ -1,4 +1,4 @@
-"""What the draws buy on a real market; `backtests/sampling_noise.py` measures it, here in small."""
+"""Shared and even draws reduce noise on a real market; a small run of `backtests/sampling_noise.py`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLES = 32
 
 @pytest.fixture(scope="module")
 def table(shared_data: Path) -> pd.DataFrame:
-    """One row a variant: two dates, 80 names, four seeds, two versions of kronos-nano."""
+    """One row per variant: two dates, 80 instruments, four seeds, two versions of kronos-nano."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(BACKTESTS), *sys.path])
         import sampling_noise

@@ -29,13 +29,13 @@ def forecast(closes: np.ndarray, last: float = 100.0) -> Forecast:
 
 
 def test_the_score_is_earned_from_the_next_bar_on_not_from_the_last_close():
-    # The jump from 100 to 110 comes before anybody can trade; only 110 -> 121 can be earned.
+    # The jump from 100 to 110 comes before the next trade; only 110 -> 121 can be earned.
     row = signals(forecast(np.array([[[110.0, 121.0]]]))).iloc[0]
     assert row["score"] == pytest.approx(0.1, rel=1e-5)
     assert row["expected_return"] == pytest.approx(0.21, rel=1e-5)
 
 
-def test_hold_moves_the_exit():
+def test_hold_sets_the_bar_of_the_exit():
     row = signals(forecast(np.array([[[100.0, 50.0, 130.0]]])), hold=2).iloc[0]
     assert row["score"] == pytest.approx(0.3, rel=1e-5)
 
@@ -47,7 +47,7 @@ def test_the_expectation_is_over_returns_not_of_an_averaged_path():
     assert row["prob_up"] == 0.5
 
 
-def test_volatility_is_of_the_paths_and_survives_when_their_mean_is_flat():
+def test_volatility_is_that_of_the_paths_also_where_their_mean_is_constant():
     paths = np.array([[[110.0, 100.0], [90.0, 100.0]]])
     expected = np.sqrt(np.mean(np.square([np.log(1.1), np.log(1.1), np.log(0.9), np.log(0.9)])))
     assert signals(forecast(paths))["volatility"].iloc[0] == pytest.approx(expected, rel=1e-4)
@@ -67,7 +67,7 @@ def test_open_prices_are_used_where_trades_happen_at_the_open():
     assert signals(f, price="open")["score"].iloc[0] == pytest.approx(0.2, rel=1e-4)
 
 
-def test_columns_and_index_are_the_contract():
+def test_columns_and_index_are_those_of_the_public_contract():
     f = forecast(np.full((3, 2, 2), 100.0))
     frame = signals(f)
     assert tuple(frame.columns) == SIGNALS
@@ -104,7 +104,7 @@ def test_summary_and_signals_agree_on_what_they_share():
     pd.testing.assert_frame_equal(summary(f)[shared], signals(f, hold=2)[shared])
 
 
-def test_the_package_offers_it_as_a_function() -> None:
+def test_signals_are_a_function_of_the_package() -> None:
     import kronos_strategies
     import kronos_strategies.signal as module
 

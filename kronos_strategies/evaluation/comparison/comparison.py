@@ -34,7 +34,7 @@ class ComparisonInput:
         version: scores of a model.
         labels: indexed (datetime, instrument), columns = horizons in bars: forward returns; None for scores alone.
         horizon: holding period of its trade in bars; None for scores alone.
-        references: baseline scores of its rows; None for scores alone.
+        baselines: scores of naive signals on its rows, one column each; None for scores alone.
         bars_between: bars between successive dates.
         warnings: sentences for the reader of its metrics.
     """
@@ -42,7 +42,7 @@ class ComparisonInput:
     version: Version
     labels: pd.DataFrame | None = None
     horizon: int | None = None
-    references: pd.DataFrame | None = None
+    baselines: pd.DataFrame | None = None
     bars_between: int = 1
     warnings: tuple[str, ...] = ()
 

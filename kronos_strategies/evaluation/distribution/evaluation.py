@@ -90,7 +90,7 @@ def evaluate_distribution(
 
     Args:
         paths: summary of the forecasts.
-        provenance: of the forecasts.
+        provenance: provenance of the forecasts.
         prices: bars that they are evaluated on.
         label: forward return that the score is compared with, indexed (datetime, instrument).
         overlap: successive dates that the label spans.

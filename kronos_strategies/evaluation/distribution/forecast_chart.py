@@ -100,10 +100,10 @@ def forecast_chart(
     history: int | None = None,
     paths: int = PATHS,
 ) -> ForecastChart:
-    """What the picture of one window shows.
+    """Contents of the picture of one window.
 
     Args:
-        forecast: of any number of windows.
+        forecast: forecast of any number of windows.
         bars: bars of the instrument in a form that `KronosPredictor.forecast` takes. Those up to the date of the
             forecast are history, later ones the truth that was held back. Without them only the last bar is known.
         instrument: which one to draw; not needed where there is one. Of several dates, the last is drawn.

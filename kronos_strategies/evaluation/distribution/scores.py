@@ -235,7 +235,7 @@ class VolatilityScore:
 
     Attributes:
         horizon: h, bars.
-        measure: of realized variance, CLOSE_TO_CLOSE or RANGE_BASED (`PricePanel.variance`).
+        measure: measure of realized variance, CLOSE_TO_CLOSE or RANGE_BASED (`PricePanel.variance`).
         name: MODEL, the mean over paths of their own sums of squared log returns; or HISTORICAL, h times the
             variance of the last 20 returns.
         rank_ic: per-date rank correlation with realized variance.

@@ -52,7 +52,7 @@ class PortfolioEvaluation:
         months: years x months (1..12) plus column "year", compounded net returns; NaN where there is no bar.
         costs: index basis points per unit traded, 0 to 50; columns annual_return, sharpe, max_drawdown of gross
             return minus turnover * cost.
-        exposure: by datetime; columns gross, net (sums of |weight| and of weight), positions.
+        exposure: exposure by datetime; columns gross, net (sums of |weight| and of weight), positions.
         tilts: dates x exposures, see `factor_tilts`; without columns where there are no exposures.
         qlib_metrics: Qlib's own metrics over all bars, for comparison with other Qlib runs only.
         qlib_metrics_invested: the same metrics from the first purchase on.
@@ -124,7 +124,7 @@ def evaluate_portfolio(
     """Evaluate a backtest.
 
     Args:
-        result: of the backtest.
+        result: result of the backtest.
         exposures: indexed (datetime, instrument), of all instruments that could be held, known at the closes of the
             bars; columns that are not numeric are left out.
         trials: number of settings tried before this one was chosen, including it; deflates the Sharpe ratio.
@@ -187,7 +187,7 @@ def benchmark_relative(net: pd.Series, benchmarks: pd.DataFrame, bars_per_year: 
 
     Args:
         net: (bars,) by datetime, simple returns of the portfolio.
-        benchmarks: by datetime, simple returns, one column each; NaN where unknown.
+        benchmarks: simple returns by datetime, one column each; NaN where unknown.
         bars_per_year: bars per year, used to annualize.
 
     Returns:

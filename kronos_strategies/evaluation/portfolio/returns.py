@@ -194,7 +194,7 @@ def qlib_metrics(
 
     Args:
         net: (bars,) by datetime, simple returns; Qlib itself uses all bars of a backtest.
-        benchmarks: by datetime, simple returns, one column each.
+        benchmarks: simple returns by datetime, one column each.
         bars_per_year: 238 for days, 238 * 240 for minutes.
 
     Returns:

@@ -42,9 +42,9 @@ class SignalEvaluation:
         overlap: successive dates that it spans (`significance.mean_test`).
         by_date: name of a score -> frame by datetime, columns ic, rank_ic; NaN where undefined. The evaluated score
             first.
-        rank_ic: of the evaluated score.
+        rank_ic: RankIC of the evaluated score.
         rank_ic_newey_west: the same series by Newey-West, for reference only.
-        ic: of the evaluated score.
+        ic: IC of the evaluated score.
         table: one row per score, the evaluated score first; columns ic, icir, rank_ic, rank_ic_low, rank_ic_high,
             rank_icir, rank_ic_t, rank_ic_p, positive (share of defined dates with RankIC > 0), rank_ic_difference,
             rank_ic_difference_low, rank_ic_difference_high, rank_ic_difference_p (RankIC of the evaluated score
@@ -61,8 +61,8 @@ class SignalEvaluation:
             against the exposure (`neutralized_rank_ic`), each row over the instruments that have every exposure. No
             "all" without exposures.
         quantiles: returns by quantile of the score.
-        turnover: by datetime, share of the top quantile that was not in it on the previous date.
-        autocorrelation: by datetime, rank correlation of the score with that of the previous date.
+        turnover: by datetime, the share of the top quantile that was not in it on the previous date.
+        autocorrelation: by datetime, the rank correlation of the score with that of the previous date.
     """
 
     name: str

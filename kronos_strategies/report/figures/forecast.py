@@ -42,7 +42,7 @@ def plot(
     each step. Bars stand side by side, without gaps for nights and weekends.
 
     Args:
-        forecast: of any number of windows.
+        forecast: forecast of any number of windows.
         bars: bars of the instrument in a form that `KronosPredictor.forecast` takes. Those up to the date of the
             forecast are drawn before it, later ones as the truth that was held back, bar by bar.
         instrument: which one to draw; not needed where there is one. Of several dates, the last is drawn.

@@ -61,7 +61,7 @@ class Check:
         return self.largest < np.inf and self.other_paths <= OTHER_PATHS * self.paths
 
     def record(self) -> dict[str, Any]:
-        """For the JSON."""
+        """JSON-ready form."""
         return {**asdict(self), "holds": self.holds}
 
 

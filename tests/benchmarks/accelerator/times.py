@@ -60,7 +60,7 @@ class Timing:
 
     @property
     def seconds(self) -> float | None:
-        """Of a forecast, the median."""
+        """Median seconds of a forecast."""
         return median(self.runs) if self.runs else None
 
     @property
@@ -70,7 +70,7 @@ class Timing:
 
     @property
     def plain_seconds(self) -> float | None:
-        """Of upstream's algorithm, the median, scaled to all paths."""
+        """Median seconds of upstream's algorithm, scaled to all paths."""
         return median(self.plain_runs) * self.scale if self.plain_runs else None
 
     @property
@@ -134,7 +134,7 @@ class Bench:
                 timing.plain_rows = plain.case.rows
                 timing.plain_runs = plain.runs
             self.save()
-        self._free()  # what upstream's algorithm took is no measure of what ours finds
+        self._free()  # what upstream's algorithm took does not measure what ours finds
         for timing, call in calls:
             seconds, peak = self._timed(call)
             timing.runs.append(seconds)
@@ -206,12 +206,12 @@ class Plain:
 
 
 def new_timings(case: Case, variants: list[str]) -> list[Timing]:
-    """One for each variant, to be filled."""
+    """An empty timing for each variant."""
     shape = case.assets, case.lookback, case.horizon, case.samples
     return [Timing(case.size, case.name, variant, shape, case.rows) for variant in variants]
 
 
 def record(timing: Timing) -> dict[str, Any]:
-    """For the JSON."""
+    """JSON-ready form of a timing."""
     figures = {name: getattr(timing, name) for name in ("seconds", "plain_seconds", "scale", "ratio")}
     return {**vars(timing), **figures}

@@ -32,7 +32,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def normalized(case: dict[str, Any], bars: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What upstream's `predict_batch` hands to its loop: bars (B, L, 6) and stamps of both sides."""
+    """Arguments that upstream's `predict_batch` passes to its loop: bars (B, L, 6) and stamps of both sides."""
     frames, x, y = series(case, bars)
     values = np.stack([check_bars(frame).to_numpy(np.float32) for frame in frames])
     mean, std = values.mean(axis=1, keepdims=True), values.std(axis=1, keepdims=True)
@@ -146,7 +146,9 @@ def test_the_plain_predictor_says_where_upstreams_attributes_are() -> None:
     ],
     ids=str,
 )
-def test_what_does_not_fit_the_loop_is_refused_in_one_sentence(changes: dict[str, Any], message: str) -> None:
+def test_arguments_that_do_not_fit_the_loop_are_refused_in_one_sentence(
+    changes: dict[str, Any], message: str
+) -> None:
     shapes = {"x": (2, 8, 6), "x_stamp": (2, 8, 5), "y_stamp": (2, 3, 5), "pred_len": 3} | changes
     pred_len = shapes.pop("pred_len")
     tensors = {name: torch.ones(shape) for name, shape in shapes.items()}
@@ -217,7 +219,7 @@ def test_the_most_likely_token_is_taken_when_nothing_is_sampled(how: dict[str, A
     assert torch.equal(sample_from_logits(logits(), **how), logits().argmax(dim=-1, keepdim=True))
 
 
-def test_upstreams_names_are_all_there_and_the_package_says_where() -> None:
+def test_every_name_of_upstream_exists_and_the_package_says_where() -> None:
     for name in compat.__all__:
         assert getattr(compat, name).__name__ == name
     with pytest.raises(AttributeError, match=r"upstream's calls are in kronos\.compat"):

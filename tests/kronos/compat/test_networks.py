@@ -53,7 +53,7 @@ def test_bars_are_decoded_as_upstream_does_from_halves_and_from_whole_ids(
     torch.testing.assert_close(tokenizer.indices_to_bits(halves, half=True), tokenizer.indices_to_bits(whole))
 
 
-def test_ids_of_unequal_halves_come_back_whole() -> None:
+def test_ids_of_unequal_halves_are_joined_again() -> None:
     config = make_tokenizer(s1_bits=2, s2_bits=6).config
     tokenizer = KronosTokenizer.from_config(config).eval()
     ids = torch.arange(256)[None]
@@ -155,7 +155,7 @@ def test_a_mask_of_the_loss_counts_positions_where_it_is_zero(model: Kronos) -> 
     ],
     ids=["no stamps", "mask", "lengths", "no targets"],
 )
-def test_what_is_not_supported_is_refused_in_one_sentence(
+def test_unsupported_arguments_are_refused_in_one_sentence(
     call: Callable[..., Any], message: str, model: Kronos
 ) -> None:
     with pytest.raises(ValueError, match=message):

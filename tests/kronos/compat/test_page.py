@@ -24,7 +24,7 @@ def test_the_examples_run_one_after_the_other() -> None:
     assert names["forecast"].paths.shape == (1, 20, 10, 6)  # type: ignore[attr-defined]
 
 
-def test_every_setting_of_training_in_it_is_one() -> None:
+def test_every_training_setting_on_the_page_exists() -> None:
     known = {field.name for kind in (TrainingConfig, Source) for field in fields(kind)} | {*STAGES, "stages"}
     named = re.findall(r"`(\w+):", PAGE[PAGE.index("## Fine-tuning") :])
     assert len(named) > 25
@@ -32,5 +32,5 @@ def test_every_setting_of_training_in_it_is_one() -> None:
 
 
 @pytest.mark.parametrize("name", compat.__all__)
-def test_every_name_of_the_module_is_in_it(name: str) -> None:
+def test_every_name_of_the_module_is_on_the_page(name: str) -> None:
     assert f"{name}" in PAGE[PAGE.index("## Names") : PAGE.index("## What behaves")]

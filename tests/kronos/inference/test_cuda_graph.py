@@ -80,7 +80,7 @@ def test_steps_counted_on_the_device_draw_the_tokens_of_steps_counted_on_the_hos
     recorder, sampling = StepRecorder(CPU), SampleConfig(samples, **{"top_p": 1.0} | filters)
     assert_same(*both_ways(recorder, prompt, draws, sampling, context))
     cached = max(1, min(horizon, context - min(length, context) + 1))
-    if cached > 1:  # the rest is read anew, which no step can do
+    if cached > 1:  # the rest is read again, which no step can do
         assert took_part(recorder) == cached - 1
     else:
         assert not recorder.kept
@@ -145,7 +145,7 @@ def test_a_mask_of_ragged_windows_survives_a_chunk_that_slid() -> None:
     )  # the latter is the last sliding step's
 
 
-def test_the_prompt_is_left_alone_also_by_the_chunk_after() -> None:
+def test_the_prompt_is_unchanged_by_its_chunk_and_by_the_next_one() -> None:
     recorder, model = StepRecorder(CPU), fuse(make_model())
     prompt, draws = chunk([10, 4], 8, 3)
     parts = [*prompt.tokens, *prompt[1:4], draws.uniforms, *draws.order]
@@ -156,7 +156,7 @@ def test_the_prompt_is_left_alone_also_by_the_chunk_after() -> None:
         assert torch.equal(old, new)
 
 
-def test_what_a_step_depends_on_has_a_recording_of_its_own() -> None:
+def test_a_step_is_recorded_separately_for_everything_that_it_depends_on() -> None:
     recorder, model, other = StepRecorder(CPU), fuse(make_model()), fuse(make_model(seed=1))
     prompt, draws = chunk([10, 10], 6, 3)
     once = [(NUCLEUS, 64, model), (SampleConfig(3, T=0.7, top_p=0.9), 64, model), (NUCLEUS, 14, model)]
@@ -202,7 +202,7 @@ def test_the_memory_that_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     assert not recorder.kept
 
 
-def test_many_rows_few_steps_and_upstreams_draws_are_left_to_the_host(
+def test_many_rows_few_steps_and_upstreams_draws_run_without_a_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cuda_graph, "MIN_STEPS", 4)
@@ -274,7 +274,7 @@ def test_a_pipeline_records_the_steps_of_shared_draws_on_cuda_without_being_aske
 @pytest.mark.parametrize("slides", [False, True])
 @pytest.mark.parametrize("lengths", [[9, 9], [9, 4]], ids=["even", "ragged"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_step_asks_the_device_for_nothing(
+def test_a_step_reads_nothing_from_the_device(
     precision: Any, lengths: list[int], slides: bool, filters: dict[str, float]
 ) -> None:
     one = some_steps(
@@ -337,7 +337,7 @@ def some_steps(
 
 
 class Graph:
-    """In a CUDA graph's place: calls the function, and counts."""
+    """Replaces a CUDA graph: calls the function and counts the calls."""
 
     def __init__(self, step: Any) -> None:
         self.replay = step
@@ -371,7 +371,7 @@ def test_a_graph_is_recorded_once_for_each_kind_of_step_after_some_that_ran_with
     assert recording.graphs.keys() == {False, True}
 
 
-def test_a_graph_that_cannot_be_recorded_is_reported_once_and_does_without(
+def test_a_graph_that_cannot_be_recorded_is_reported_once_and_steps_run_without_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(step: Any, device: torch.device) -> Graph:

@@ -66,7 +66,7 @@ def test_an_outcome_survives_the_next_call_and_belongs_to_the_caller() -> None:
     assert torch.equal(replay(run, "key", *inputs(3, seed=2)), Doubling()(*inputs(3, seed=2)))
 
 
-def test_inputs_are_left_alone_and_may_change_after_the_call() -> None:
+def test_inputs_are_unchanged_and_may_change_after_the_call() -> None:
     replay, run = CudaGraphCache(CPU), Doubling()
     for rows in (4, 3):  # one that fills its bucket and one that is padded
         x, y = inputs(rows)
@@ -226,7 +226,7 @@ def test_what_would_make_the_host_wait_is_noticed_by_these_tests(ask: Any) -> No
 
 
 class Spy:
-    """In a replay's place: takes the function and its inputs, and leaves the call to the test."""
+    """Replaces a replay: takes the function and its inputs, and leaves the call to the test."""
 
     def __call__(self, run: Any, key: Any, *inputs: Tensor) -> Tensor:
         self.run, self.inputs = run, inputs
@@ -286,7 +286,7 @@ def test_a_chunk_needs_no_device_synchronization(
 
 
 class Elsewhere:
-    """In a replay's place, for a device that has no values: the outcome's shape is all that comes back."""
+    """Replaces a replay on a device without values: it returns only the shape of the result."""
 
     def __call__(self, run: Any, key: Any, *inputs: Tensor) -> Tensor:
         assert {x.device.type for x in inputs} == {"meta"}
@@ -326,6 +326,6 @@ def test_chunks_of_any_size_replayed_are_the_chunks_computed_directly(
         for sampling in (SAMPLINGS["nucleus"], SAMPLINGS["top-k"]):
             inputs = some, sampling, uniforms_of(some, sampling.samples)
             got, wanted = replayed.sample_shared(*inputs).paths, direct.sample_shared(*inputs).paths
-            # To 1e-4 of a normalized bar: rows of a product round differently beside others.
+            # To 1e-4 of a normalized bar: rows of a product round differently next to others.
             np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4 * some.scale().width.max())
-    assert 2 * 2 <= len(recorded.records) < 2 * 5  # for each sampling: some shapes came twice
+    assert 2 * 2 <= len(recorded.records) < 2 * 5  # for each sampling: some shapes occurred twice

@@ -48,7 +48,7 @@ PACK = pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 
 @pytest.fixture
 def form(pack: bool, monkeypatch: pytest.MonkeyPatch) -> ExecutionConfig:
-    """Of float32, its products packed or not."""
+    """Execution in float32, with products packed or not."""
     if not pack:
         monkeypatch.setattr("kronos.inference.packed_linear.can_pack", lambda weight: False)
     return ExecutionConfig()
@@ -60,7 +60,7 @@ def close(ours: Tensor, theirs: Tensor) -> None:
 
 
 class Read(NamedTuple):
-    """All that the engine asks of a model, at every position."""
+    """All outputs of a model that the engine uses, at every position."""
 
     hidden: Tensor
     s1_logits: Tensor
@@ -129,7 +129,7 @@ def test_a_fused_model_computes_what_the_plain_one_does(
 @PACK
 @pytest.mark.parametrize("sizes", TOKENIZERS.values(), ids=TOKENIZERS)
 @torch.no_grad()
-def test_a_fused_tokenizer_writes_the_plain_ones_tokens_and_bars(
+def test_a_fused_tokenizer_gives_the_tokens_and_bars_of_the_plain_one(
     sizes: dict[str, int], pack: bool, form: ExecutionConfig
 ) -> None:
     tokenizer = make_tokenizer(seed=2, **sizes)
@@ -218,7 +218,7 @@ LOW |= {"add"}  # of a product to the residual stream, which is float32: see the
 
 
 @PACK
-def test_only_products_are_bfloat16(pack: bool, form: ExecutionConfig) -> None:
+def test_only_matrix_products_are_bfloat16(pack: bool, form: ExecutionConfig) -> None:
     model, tokenizer = make_model(), make_tokenizer()
     low = form._replace(precision="bfloat16")
     ours, fine = FusedKronos(model, low), FusedTokenizer(tokenizer, low)
@@ -259,7 +259,7 @@ def test_logits_from_bfloat16_products_are_near_the_float32_ones(pack: bool, for
 
 
 @PACK
-def test_a_bfloat16_tokenizer_writes_the_very_tokens_of_the_float32_one(
+def test_a_bfloat16_tokenizer_gives_exactly_the_tokens_of_the_float32_one(
     pack: bool, form: ExecutionConfig
 ) -> None:
     tokenizer, bars = make_tokenizer(n_enc_layers=4), bars_of(32, 40)

@@ -46,7 +46,7 @@ class Recorder:
         self.seen: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     def sample(self, probabilities: Tensor, step: int, half: int) -> Tensor:
-        """As the draws within."""
+        """Sample as the wrapped sampler does."""
         ids = self.draws.sample(probabilities, step, half)
         self.seen[half].append(probabilities.expand(*ids.shape, -1))
         return ids
@@ -168,7 +168,7 @@ def test_a_window_in_a_ragged_batch_gets_the_tokens_it_gets_alone(horizon: int, 
 
 
 @pytest.mark.parametrize(("horizon", "context"), [(6, 64), (12, 16)])
-def test_what_pads_a_short_window_is_never_read(horizon: int, context: int) -> None:
+def test_padding_of_a_short_window_is_never_read(horizon: int, context: int) -> None:
     model, tokenizer = make_model(), make_tokenizer()
     sampling, windows = SampleConfig(2, T=1.0, top_p=1.0), make_windows(make_model(), [4, 11], horizon)
     outcomes = []

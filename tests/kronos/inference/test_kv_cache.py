@@ -74,7 +74,7 @@ def test_all_bars_at_once_are_what_they_are_one_by_one(lengths: list[int], sampl
     close(whole, torch.cat([again.extend(step, 1) for step in range(STEPS)], dim=2))
 
 
-def test_bars_may_come_in_pieces() -> None:
+def test_bars_may_be_passed_in_several_calls() -> None:
     case = Case(LENGTHS["ragged"], 3)
     case.cache.store(*case.prefix[1:])
     for first, count in ((0, 2), (2, 1), (3, 2)):

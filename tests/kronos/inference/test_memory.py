@@ -1,4 +1,4 @@
-"""A chunk that does not fit in memory is run in halves, with the same results and one line that says so."""
+"""A chunk that does not fit in memory is run in halves, with the same results and one note."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 
 
 def product(dtype: torch.dtype, bias: bool, pack: bool) -> PackedLinear:
-    """From 12 numbers to 20."""
+    """A layer from 12 features to 20."""
     return PackedLinear(numbers(20, 12) / 12**0.5, numbers(20, seed=1) if bias else None, dtype, pack)
 
 
@@ -73,7 +73,7 @@ def test_packed_products_and_what_is_fused_into_them_are_the_plain_ones(
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @torch.no_grad()
-def test_a_product_is_what_its_name_says(bias: bool, pack: bool) -> None:
+def test_each_product_has_the_terms_in_its_name(bias: bool, pack: bool) -> None:
     weight, x, other = numbers(20, 12) / 12**0.5, numbers(4, 12, seed=3), numbers(4, 20, seed=2)
     ours, wanted = product(torch.float32, bias, pack), x @ weight.T
     if bias:
@@ -87,7 +87,7 @@ def test_a_product_is_what_its_name_says(bias: bool, pack: bool) -> None:
 @pytest.mark.parametrize("pack", [True, False], ids=["packed", "plain"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @torch.no_grad()
-def test_what_is_added_may_be_one_row_for_many_or_lie_apart(dtype: torch.dtype, pack: bool) -> None:
+def test_the_added_tensor_may_be_broadcast_or_not_contiguous(dtype: torch.dtype, pack: bool) -> None:
     ours, x = product(dtype, True, pack), numbers(3, 5, 12)
     for other in (numbers(3, 1, 20).expand(3, 5, 20), numbers(3, 20, 5).transpose(1, 2)):
         close(ours.plus(x, other), other + ours(x).float(), dtype)
@@ -100,7 +100,7 @@ def test_products_keep_their_dtype_and_sums_are_float32(dtype: torch.dtype, pack
     ours, x, other = product(dtype, True, pack), numbers(4, 12), numbers(4, 20)
     types = [ours(x).dtype, ours.silu(x).dtype, ours.times(x, other.to(dtype)).dtype]
     assert types == [dtype] * 3
-    # 1e4 + 1 is no bfloat16: the sum itself must not have been rounded.
+    # 1e4 + 1 is not a bfloat16: the sum itself must not have been rounded.
     assert ours.plus(x, other).dtype == torch.float32
     torch.testing.assert_close(ours.plus(x, other + 1e4) - 1e4, ours(x) + other, rtol=0, atol=2e-2)
 
@@ -135,7 +135,7 @@ MISSING = {
     ],
 )
 @torch.no_grad()
-def test_where_packed_products_are_missing_plain_ones_do_the_same(
+def test_without_packed_products_plain_ones_give_the_same(
     missing: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(*MISSING[missing])
@@ -173,7 +173,7 @@ def inputs(*lead: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("rows", COUNTS)
-def test_rows_come_out_as_from_one_call_though_only_a_few_sizes_go_in(rows: int) -> None:
+def test_rows_are_those_of_one_call_although_only_a_few_batch_sizes_are_used(rows: int) -> None:
     function, given = Cumulated(), inputs(rows)
     assert torch.equal(tiled(function)(*given), Cumulated()(*given))
     assert set(function.counts) <= {0, *TILE_SIZES}
@@ -188,7 +188,7 @@ def test_leading_axes_are_unchanged(lead: tuple[int, ...]) -> None:
     assert torch.equal(got, Cumulated()(*given))
 
 
-def test_inputs_may_lie_apart_and_are_left_alone() -> None:
+def test_inputs_may_be_not_contiguous_and_are_unchanged() -> None:
     x, y = inputs(26, 7)
     x, y = x.transpose(0, 1), y[::2].repeat_interleave(2, 0).transpose(0, 1)
     before = x.clone(), y.clone()
@@ -198,7 +198,7 @@ def test_inputs_may_lie_apart_and_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("rows", range(1, 1200, 13))
-def test_little_of_a_tile_is_padding(rows: int) -> None:
+def test_only_a_small_part_of_a_tile_is_padding(rows: int) -> None:
     function = Cumulated()
     tiled(function)(*inputs(rows))
     assert sum(function.counts) <= 4 / 3 * rows

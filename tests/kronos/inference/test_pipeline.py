@@ -52,7 +52,7 @@ def test_windows_of_one_length_keep_a_fixed_order() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_budget_of_one_byte_lets_one_window_through_at_a_time() -> None:
+def test_with_a_budget_of_one_byte_each_chunk_has_one_window() -> None:
     parts = split_chunks(np.array([4, 9, 2]), lambda length: 10**9, 1)  # type: ignore[arg-type]
     assert [part.tolist() for part in parts] == [[1], [0], [2]]
 
@@ -96,7 +96,7 @@ PAIRS = {
 
 
 def storages(tree: Any) -> list[torch.UntypedStorage]:
-    """Of all tensors within, but for packed weights, which have none."""
+    """Storages of all tensors within; packed weights have none."""
     leaves = torch.utils._pytree.tree_leaves(tree)
     return [x.untyped_storage() for x in leaves if isinstance(x, Tensor) and x.layout == torch.strided]
 

@@ -134,7 +134,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "value", "sentence"), REFUSED, ids=lambda x: str(x)[:20])
-def test_what_the_constructor_refuses_is_refused_later_in_the_same_words(
+def test_values_that_the_constructor_refuses_are_refused_later_with_the_same_message(
     name: str, value: Any, sentence: str, windows: Windows
 ) -> None:
     with pytest.raises((ValueError, TypeError)) as at_first:
@@ -157,7 +157,7 @@ def test_invalid_sampling_is_refused(value: Any) -> None:
         make().sampling = value
 
 
-def test_numpys_numbers_are_numbers(windows: Windows) -> None:
+def test_numbers_of_numpy_are_accepted(windows: Windows) -> None:
     predictor = make(max_context=np.int64(9), clip=np.float32(0.5), memory=np.int32(10**6), compile=np.False_)
     values = predictor.max_context, predictor.clip, predictor.memory, predictor.compile
     assert [type(value) for value in values] == [int, float, int, bool]
@@ -165,7 +165,7 @@ def test_numpys_numbers_are_numbers(windows: Windows) -> None:
     assert predictor.forecast(windows, SAMPLING).provenance == wanted.provenance
 
 
-def test_a_clip_stays_the_number_it_is_for_the_sake_of_stored_settings() -> None:
+def test_a_clip_keeps_its_type_so_that_stored_settings_stay_equal() -> None:
     assert [(type(make(clip=clip).clip), make(clip=clip).clip) for clip in (5, 5.0)] == [
         (int, 5),
         (float, 5.0),
@@ -206,7 +206,7 @@ def test_networks_of_equal_weights_and_other_heads_are_other_networks(windows: W
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "abacus", "", "meta"])
-def test_a_device_that_is_not_there_is_refused_by_name_in_one_sentence(device: str) -> None:
+def test_an_unavailable_device_is_refused_by_name_in_one_sentence(device: str) -> None:
     with pytest.raises(
         ValueError, match=rf"^device '{device}' is not available here \(.+\)\. .*'cpu'"
     ) as refusal:
@@ -231,7 +231,7 @@ def test_a_device_is_found_by_name_or_passed_through() -> None:
 @pytest.mark.parametrize(
     ("cuda", "mps", "fastest"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
 )
-def test_without_a_name_the_fastest_there_is_is_found(
+def test_without_a_name_the_fastest_device_is_found(
     cuda: bool, mps: bool, fastest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
@@ -289,7 +289,7 @@ def test_a_forecast_does_not_depend_on_the_callers_torch_settings(state: str) ->
     np.testing.assert_array_equal(fresh.forecast(windows, sampling).paths, paths)
 
 
-def test_what_the_caller_set_is_there_again_afterwards() -> None:
+def test_torch_settings_of_the_caller_are_restored_after_a_forecast() -> None:
     with default_type(torch.float64), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
         for error in (None, ValueError("within")):
             try:

@@ -1,4 +1,4 @@
-"""Weights as their owner leaves them: converted, moved, trained, spoiled; and what provenance says of them."""
+"""Weights that a user has converted, moved, trained or made invalid, and their provenance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def paths(predictor: KronosPredictor, windows: Windows) -> np.ndarray:
 
 
 def rounded(network: nn.Module, dtype: torch.dtype) -> None:
-    """To what a type can hold, kept as float32."""
+    """Round weights to the values of a type, stored as float32."""
     with torch.no_grad():
         for weight in network.parameters():
             weight.copy_(weight.to(dtype))
@@ -223,7 +223,7 @@ def test_provenance_states_a_checkpoint_while_the_networks_have_its_weights(
 
 
 def step(network: nn.Module) -> None:
-    """By an optimizer, as training does."""
+    """Change the weights by an optimizer, as training does."""
     for weight in network.parameters():
         weight.grad = torch.ones_like(weight)
     torch.optim.SGD(network.parameters(), lr=0.1).step()
@@ -251,7 +251,7 @@ def test_checkpoint_info_refers_to_the_weights_when_it_is_set(loaded: KronosPred
 
 
 def train_step(network: nn.Module) -> None:
-    """By an optimizer, as training does."""
+    """Change the weights by an optimizer, as training does."""
     for weight in network.parameters():
         weight.grad = torch.ones_like(weight)
     torch.optim.SGD(network.parameters(), lr=0.3).step()
@@ -268,7 +268,7 @@ def assign(network: nn.Module) -> None:
 
 
 def edit(network: nn.Module) -> None:
-    """Behind torch's back, in a single one of the weights: no version is counted."""
+    """Change one weight without torch counting a new version."""
     weight = dict(network.named_parameters())[
         "head.proj_s1.bias" if isinstance(network, Kronos) else "head.bias"
     ]

@@ -171,7 +171,7 @@ def test_a_column_of_dates_gives_way_to_one_that_is_finer(tmp_path: Path) -> Non
     assert_bars(only(read_bars(file), "sh.600000"), HOURS)
 
 
-def test_days_of_shanghai_stored_in_utc_do_not_move(tmp_path: Path) -> None:
+def test_days_of_shanghai_stored_in_utc_keep_their_dates(tmp_path: Path) -> None:
     moments = BARS.tz_localize("Asia/Shanghai").tz_convert("UTC")
     for name, index in (
         ("offset", moments.index),
@@ -223,7 +223,7 @@ def test_intraday_bars_keep_the_clock_of_the_file_or_take_that_of_a_zone(tmp_pat
         (".csv", None, None, None),
     ],
 )
-def test_the_zone_of_the_times_is_known_where_file_or_option_tell(
+def test_the_time_zone_is_known_where_the_file_or_an_option_states_it(
     suffix: str, zone: str | None, option: str | None, known: str | None, tmp_path: Path
 ) -> None:
     files = BarFiles(
@@ -436,7 +436,7 @@ def test_frequencies_of_one_source_must_agree(tmp_path: Path) -> None:
     write_tidy(tmp_path / "B.csv", HOURS)
     with pytest.raises(ValueError, match=r"mixes .*: A in A\.csv has 1day bars, B in B\.csv has 60min bars"):
         read_bars(tmp_path)
-    assert len(list(BarFiles(tmp_path).series())) == 2  # whoever knows what they are may still read them
+    assert len(list(BarFiles(tmp_path).series())) == 2  # the reader itself still reads them
 
 
 def test_a_file_without_rows_is_left_out_among_others_and_refused_alone(tmp_path: Path) -> None:

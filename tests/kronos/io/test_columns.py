@@ -38,7 +38,7 @@ def test_of_two_factors_the_exact_one_counts() -> None:
     assert found("date", *BARS, "factor_est").heads["factor"] == "factor_est"
 
 
-def test_a_name_given_counts_and_frees_no_other_column_for_it() -> None:
+def test_a_column_named_by_the_user_is_the_only_one_used_for_its_field() -> None:
     columns = found(
         "date", "open", "high", "low", "Last", "Close", "Turnover", close="Last", volume="turnover "
     )
@@ -65,7 +65,7 @@ def test_a_name_given_counts_and_frees_no_other_column_for_it() -> None:
         (["date", "日期", *BARS], {}, r"\['date', '日期'\], which are all candidates for 'datetime'"),
     ],
 )
-def test_columns_that_are_missing_or_there_twice_are_refused(
+def test_missing_and_repeated_columns_are_refused(
     heads: list[str], columns: dict[str, str], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):

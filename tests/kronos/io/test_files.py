@@ -113,7 +113,7 @@ def test_a_column_that_is_required_must_be_there(tmp_path: Path) -> None:
         read_table(file, ("datetime", "close"), ())
 
 
-def test_an_index_is_as_good_as_columns(tmp_path: Path) -> None:
+def test_keys_may_be_in_the_index_instead_of_columns(tmp_path: Path) -> None:
     file = save(TABLE.set_index(["DATE", "Code"]), tmp_path / "a.parquet")
     assert list(read_table(file, ("datetime", "instrument"), ()).columns) == ["datetime", "instrument"]
 

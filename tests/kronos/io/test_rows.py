@@ -59,7 +59,7 @@ def test_codes_are_padded_on_request(values: list[object], pad: int, padded: lis
     assert codes(values, pad) == padded
 
 
-def test_a_width_and_a_code_must_make_sense() -> None:
+def test_an_invalid_width_or_code_is_refused() -> None:
     with pytest.raises(ValueError, match="pad_codes=0 is not a number of digits"):
         codes([1], 0)
     with pytest.raises(ValueError, match=r"has the number 1\.5 in 'code'"):

@@ -159,7 +159,7 @@ def test_a_day_stored_as_a_moment_in_utc_does_not_move(zone: str, absolute: bool
 @pytest.mark.parametrize(
     ("zone", "hour"), [("America/New_York", 16), ("Asia/Shanghai", 15), ("Europe/London", 8)]
 )
-def test_the_close_or_open_of_a_session_counts_for_its_day(zone: str, hour: int) -> None:
+def test_the_close_or_open_of_a_session_is_dated_with_its_day(zone: str, hour: int) -> None:
     assert sessions(stored(zone, hour=hour)).wall.tolist() == list(DAYS)
 
 

@@ -51,7 +51,7 @@ def make_waves(count: int, phase: float = 0.0) -> pd.DataFrame:
 
 
 def tidy(*series: pd.DataFrame) -> pd.DataFrame:
-    """Long form: one row an instrument and time."""
+    """Long form: one row per instrument and time."""
     named = [bars.reset_index().assign(instrument=f"I{i}") for i, bars in enumerate(series)]
     return pd.concat(named, ignore_index=True)
 
@@ -168,14 +168,14 @@ def planted_market(names: int, bars: int, strength: float, seed: int = 0) -> lis
     random = np.random.default_rng(seed)
     series = []
     for i in range(names):
-        told = random.normal(size=bars)
+        effect = random.normal(size=bars)
         steps = 0.01 * random.normal(size=bars)
-        steps[2:] += 0.01 * strength * told[:-2]
+        steps[2:] += 0.01 * strength * effect[:-2]
         own = make_bars(bars, seed * names + i)
         close = 50 * np.exp(np.cumsum(steps))
         opens = np.r_[50.0, close[:-1]]
         own = own.assign(open=opens, close=close, high=np.maximum(opens, close), low=np.minimum(opens, close))
-        own["volume"] = 1e4 * np.exp(told)
+        own["volume"] = 1e4 * np.exp(effect)
         own["amount"] = own["volume"] * own[["open", "high", "low", "close"]].mean(axis=1)
         series.append(own)
     return series

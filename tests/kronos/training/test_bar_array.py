@@ -392,7 +392,7 @@ def test_the_last_date_counts_to_its_last_bar() -> None:
 
 def test_a_share_of_the_span_lies_before_its_date() -> None:
     mapped = make_mapped_bars(make_bars(101, 0, freq="D"), make_bars(31, 1, start="2024-02-01", freq="D"))
-    assert mapped.date_at(0.8) == "2024-03-22"  # 80 days behind January 2
+    assert mapped.date_at(0.8) == "2024-03-22"  # 80 days after January 2
 
 
 @pytest.mark.parametrize(("bars", "day"), [(144, "2024-01-02"), (300, "2024-01-07"), (20, "2024-01-01")])

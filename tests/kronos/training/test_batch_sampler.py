@@ -90,7 +90,7 @@ def test_without_weights_every_epoch_contains_every_window_once_in_another_order
     assert epochs[0] != epochs[1] != epochs[2]
 
 
-def test_what_does_not_fill_a_batch_is_left_out_and_is_another_rest_in_each_epoch() -> None:
+def test_windows_that_do_not_fill_a_batch_are_left_out_and_differ_between_epochs() -> None:
     order = make_order(37, batch=8)
     rests = [set(range(37)) - set(epoch(order, number)) for number in range(3)]
     assert [len(rest) for rest in rests] == [5, 5, 5]
@@ -107,7 +107,7 @@ def test_weights_give_the_proportions_for_any_sizes() -> None:
     assert mixture_weights((300, 100), None) == [0.75, 0.25]
 
 
-def test_a_stretch_of_an_epoch_mixes_its_sources() -> None:
+def test_any_part_of_an_epoch_mixes_its_sources() -> None:
     order = make_order(1000, 1000, weights=(3.0, 1.0), batch=64)
     parts = [np.mean(order.batch_indices(step).indices < 1000) for step in range(order.epoch_steps)]
     assert 0.5 < min(parts) <= max(parts) < 0.95  # 4.6 deviations of a share of .75 among 64
@@ -204,7 +204,7 @@ def test_labels_are_at_positions_whose_target_is_after_the_lookback(windows: Tra
     assert labels[1].isnan().all()
 
 
-def test_labels_leave_the_bars_alone(windows: TrainingWindows) -> None:
+def test_labels_do_not_change_the_bars(windows: TrainingWindows) -> None:
     indices = np.arange(50)
     with_labels = windows.item(indices)
     without = replace(windows, labels=None).item(indices)

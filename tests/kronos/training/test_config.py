@@ -225,7 +225,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], says: str) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (compared below)
         TrainingConfig(Path("out"), **settings)
     assert says in str(caught.value)
@@ -251,7 +251,7 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], sa
     ],
     ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
 )
-def test_sources_that_make_no_sense_are_refused(settings: dict[str, object], says: str) -> None:
+def test_invalid_sources_are_refused(settings: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (compared below)
         Source(Path("bars.csv"), **settings)
     assert says in str(caught.value)
@@ -287,7 +287,7 @@ def test_a_source_is_called_by_its_name_or_its_files(path: str, name: str, label
 
 
 @pytest.mark.parametrize("stage", ["tokenizer", "predictor"])
-def test_the_recipe_of_kronos_nano_is_one_that_can_be_read(
+def test_the_recipe_of_kronos_nano_is_valid(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KRONOS_DATA", "/bars")

@@ -124,7 +124,7 @@ def test_no_bar_that_is_predicted_in_validation_was_seen_in_training(
     assert_apart(training.mapped_bars[0], learned, predicted, train, until)
 
 
-def test_what_validation_predicts_may_begin_later_than_training_ends(tmp_path: Path) -> None:
+def test_validation_targets_may_begin_later_than_training_ends(tmp_path: Path) -> None:
     source = Source(write_bars(tmp_path / "bars.parquet", make_bars(120)))
     dates = {"train_until": "2024-03-15", "validate_until": "2024-05-03"}
     for validate_from, first in (("2024-04-01", "2024-04-01"), ("2024-04-06", "2024-04-08")):
@@ -219,7 +219,7 @@ def test_weights_go_to_both_parts_of_the_split(tmp_path: Path) -> None:
 
 
 def rows(*batches: Batch) -> list[bytes]:
-    """What each window of some batches holds, in any order."""
+    """Bytes of each window of some batches, in any order."""
     return sorted(
         bars.numpy().tobytes() + stamps.numpy().tobytes()
         for batch in batches

@@ -107,7 +107,7 @@ def test_persistence_is_scored_on_the_first_close_after_the_lookback(scores: Hel
 def test_bars_after_the_first_forecast_one_do_not_affect_the_close_error(scores: HeldOutResult) -> None:
     held = windows(1)
     values = held.mapped_bars[0].values.copy()
-    values[-1] *= 3  # the last bar of the last window, behind its first step
+    values[-1] *= 3  # the last bar of the last window, after its first step
     other = replace(held, mapped_bars=(replace(held.mapped_bars[0], values=values),))
     assert evaluate_held_out(make_model(), make_tokenizer(), windows(0), other).close_mae == scores.close_mae
 
@@ -153,7 +153,7 @@ def test_rank_ics_are_spearmans_and_leave_out_returns_that_are_not_known() -> No
     assert (neutral < plain - 0.1).all()
 
 
-def test_a_score_that_only_loads_on_volatility_ranks_nothing_once_neutralized() -> None:
+def test_a_score_that_is_volatility_alone_has_no_rank_ic_once_neutralized() -> None:
     style = np.arange(40.0)
     plain, neutral = rank_ics(2 * style, style, style, np.zeros(40, int))
     assert plain == pytest.approx([1.0])

@@ -86,7 +86,7 @@ def test_initial_weights_are_the_same_for_any_dropout(tmp_path: Path) -> None:
             )
 
 
-def test_the_token_may_have_a_dropout_of_its_own(out: Path) -> None:
+def test_the_token_embedding_may_have_its_own_dropout(out: Path) -> None:
     size = ModelConfig(**{**vars(PREDICTOR), "s1_bits": 5, "s2_bits": 3, "token_dropout_p": 0.4})
     folder = out / "best" / "tokenizer"
     for dropout, token, want in ((0.2, 0.05, (0.2, 0.05)), (0.2, None, (0.2, 0.2)), (None, 0.0, (0.0, 0.0))):
@@ -358,7 +358,7 @@ def test_a_bundled_name_is_not_a_folder_in_the_output(
     assert run_stage("tokenizer", config).step == 1
 
 
-def test_a_tracker_that_is_not_installed_is_missed_at_once(
+def test_a_tracker_that_is_not_installed_is_refused_at_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kronos.training.run.find_spec", lambda name: None)

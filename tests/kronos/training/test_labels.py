@@ -85,7 +85,7 @@ def test_bars_after_the_longest_horizon_do_not_affect_labels(day: int, market: M
 
 
 def test_a_label_never_crosses_into_the_next_stretch(market: MappedBars) -> None:
-    """One name has a break: the bars on either side are not neighbors."""
+    """One instrument has a break: the bars on either side are not neighbors."""
     whole = forward_returns(market, None)
     broken = replace(market, bounds=np.sort(np.r_[market.bounds, 30]))
     returns = forward_returns(broken, None)
@@ -94,7 +94,7 @@ def test_a_label_never_crosses_into_the_next_stretch(market: MappedBars) -> None
         assert np.isnan(returns[lost, column]).all()
         kept = np.setdiff1d(np.arange(len(returns)), lost)
         np.testing.assert_array_equal(returns[kept, column], whole[kept, column])
-    # Behind the break the volatility begins anew, and the other names are ranked without this one.
+    # After the break the volatility begins again, and the other instruments are ranked without this one.
     labels = return_labels(broken, None).reshape(NAMES, BARS, -1)
     assert np.isnan(labels[0, 30 : 30 + VOLATILITY_BARS]).all()
     close = market.values[:, CLOSE].astype(float).reshape(NAMES, BARS)

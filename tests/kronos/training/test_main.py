@@ -49,7 +49,7 @@ def succeeds(*tokens: str) -> None:
 
 
 def fails(capsys: pytest.CaptureFixture[str], *tokens: str) -> str:
-    """What a command line says that ends with exit code 2."""
+    """Error output of a command that ends with exit code 2."""
     with pytest.raises(SystemExit) as stop:
         run_command(app, tokens)
     assert stop.value.code == 2
@@ -120,7 +120,7 @@ def test_each_stage_starts_from_weights_of_its_own(flags: list[str], tmp_path: P
         )
 
 
-def test_of_both_stages_neither_begins_if_the_second_has_a_mistake(flags: list[str], tmp_path: Path) -> None:
+def test_neither_stage_begins_if_the_second_has_a_mistake(flags: list[str], tmp_path: Path) -> None:
     wrong = SETTINGS | {"stages": {"predictor": {"dropout": 2}}}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(wrong))
     with pytest.raises(ValueError, match=r"dropout=2\.0 is not a share"):
@@ -179,8 +179,8 @@ def test_every_setting_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["--train-until", "2024-01-05"], "has no window of 20 bars that ends by train_until=2024-01-05."),
         (["--config", "nowhere.yaml"], "nowhere.yaml is not a file. Check --config."),
         (
-            ["--pretrained", "nobody/nothing"],
-            "Sizes are set, but those of pretrained=nobody/nothing are fixed.",
+            ["--pretrained", "unknown/missing"],
+            "Sizes are set, but those of pretrained=unknown/missing are fixed.",
         ),
         (["--learning-rate", "1e30"], "Lower the learning rate."),
         (["surplus"], "surplus"),
@@ -201,9 +201,9 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     for flag in ("--config", "--data"):
         if flag in tokens:
             del kept[kept.index(flag) : kept.index(flag) + 2]
-    said = fails(capsys, "tokenizer", *kept, *(token.format(bad="bad.csv") for token in tokens))
-    assert says in said
-    assert len(said.strip().splitlines()) == 1
+    error = fails(capsys, "tokenizer", *kept, *(token.format(bad="bad.csv") for token in tokens))
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_mistake_in_scoring_is_one_too(
+def test_a_mistake_in_scoring_is_one_sentence_and_exit_code_2(
     tokens: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bars = str(write_bars(tmp_path / "bars.parquet", make_bars(160)))
@@ -224,9 +224,9 @@ def test_a_mistake_in_scoring_is_one_too(
     given |= {"--start": "2024-07-01", "--end": "2024-08-01"} | dict(
         zip(tokens[::2], tokens[1::2], strict=True)
     )
-    said = fails(capsys, "evaluate", "kronos-nano", *(part for pair in given.items() for part in pair))
-    assert says in said
-    assert len(said.strip().splitlines()) == 1
+    error = fails(capsys, "evaluate", "kronos-nano", *(part for pair in given.items() for part in pair))
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
 
 
 def test_the_module_is_a_command_that_fails_without_a_traceback(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ SETTINGS = {
 
 
 def record(until: str | None = "2019-12-31", **changes: Any) -> dict[str, Any]:
-    """What training writes in addition to weights."""
+    """The record that training writes in addition to weights."""
     source = {"name": "CSI 300", "instruments": 312, "bars": 1234567, "start": "2005-01-04"}
     source |= {"end": "2019-12-31", "train_until": "2018-12-28", "validate_until": None, "sha256": "ab" * 32}
     return {

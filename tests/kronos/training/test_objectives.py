@@ -91,7 +91,7 @@ def test_the_second_stage_is_the_models_loss_of_the_tokenizers_tokens() -> None:
         torch.testing.assert_close(value, want[name])
 
 
-def test_the_tokenizer_rests_while_the_model_learns() -> None:
+def test_the_tokenizer_is_unchanged_while_the_model_learns() -> None:
     tokenizer = make_tokenizer(dropout=0.5).train()
     stage = PredictorObjective(make_model(), tokenizer).train()
     assert stage(*batch())["loss"].item() == stage(*batch())["loss"].item()  # no dropout in the tokens
@@ -248,7 +248,7 @@ def make_head(seed: int = 0, info: HeadInfo = INFO) -> RankHead:
     return head
 
 
-def test_a_fresh_head_ranks_nothing() -> None:
+def test_an_untrained_head_scores_zero() -> None:
     assert not RankHead(INFO)(torch.randn(4, 16)).any()
 
 
@@ -273,7 +273,7 @@ def test_a_batch_without_labels_has_no_loss_and_a_gradient_of_zero() -> None:
     assert all(not weight.grad.any() for weight in head.parameters())
 
 
-def test_a_predictor_and_its_head_are_saved_side_by_side(tmp_path: Path) -> None:
+def test_a_predictor_and_its_head_are_saved_in_one_folder(tmp_path: Path) -> None:
     network, head = make_model(), make_head()
     KronosWithHead(network, head).save_pretrained(tmp_path / "predictor")
     weights = load_file(tmp_path / "predictor" / HEAD_WEIGHTS)
@@ -281,10 +281,10 @@ def test_a_predictor_and_its_head_are_saved_side_by_side(tmp_path: Path) -> None
         "rank.weight": (3, 16),
         "rank.bias": (3,),
     }
-    told = json.loads((tmp_path / "predictor" / HEAD_INFO).read_text())
-    assert told["horizons"] == [1, 5, 10]
-    assert (told["lookback"], told["frequency"], told["d_model"]) == (16, "1day", 16)
-    assert told["trained_until"] == "2018-12-31"
+    head_info = json.loads((tmp_path / "predictor" / HEAD_INFO).read_text())
+    assert head_info["horizons"] == [1, 5, 10]
+    assert (head_info["lookback"], head_info["frequency"], head_info["d_model"]) == (16, "1day", 16)
+    assert head_info["trained_until"] == "2018-12-31"
     loaded = Kronos.from_pretrained(tmp_path)
     assert all(torch.equal(w, loaded.state_dict()[name]) for name, w in network.state_dict().items())
 

@@ -24,7 +24,7 @@ Found = dict[str, Observed]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where both kinds of run are."""
+    """Folder of both kinds of run."""
     return tmp_path_factory.mktemp("processes")
 
 
@@ -48,7 +48,7 @@ def start(folder: Path, *words: str, output: str | None = None) -> subprocess.Po
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[Found]:
-    """What each of two processes saw."""
+    """Records of each of two processes."""
     write_inputs(folder)
     together = start(folder, "--standalone", "--nproc_per_node=2")
     _, err = together.communicate(timeout=240)
@@ -59,7 +59,7 @@ def ranks(folder: Path) -> list[Found]:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path, ranks: list[Found]) -> Iterator[Found]:
-    """What one process saw on the same batches, the predictor on the same tokens."""
+    """Record of one process on the same batches, the predictor on the same tokens."""
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         tokenizer = observed("tokenizer", folder, "alone")
@@ -151,7 +151,7 @@ def test_only_the_first_process_writes(folder: Path, ranks: list[Found]) -> None
     assert sorted(path.name for path in output.iterdir()) == ["best", "last", "run"]
     assert not list(output.rglob("*unfinished*"))
     (state,) = (output / "run" / "tokenizer").glob("state-*")
-    assert len(list(state.glob("random_states_*"))) == 2  # each goes on with its own stream
+    assert len(list(state.glob("random_states_*"))) == 2  # each continues with its own stream
 
 
 def test_two_machines_train_the_weights_of_two_processes_of_one(folder: Path, ranks: list[Found]) -> None:

@@ -65,7 +65,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 def weights_of(output: Path, *parts: str) -> dict[str, str]:
-    """What the weights of a run are."""
+    """Hashes of the weights of a run."""
     return {
         f"{which}/{part}": hash_weights(output / which / part) for which in ("best", "last") for part in parts
     }
@@ -217,7 +217,7 @@ def test_the_last_date_is_that_of_the_latest_source(tmp_path: Path) -> None:
 # Going on, or not
 
 
-def test_an_earlier_result_is_neither_replaced_nor_gone_on_with_unasked(tmp_path: Path) -> None:
+def test_an_earlier_result_is_neither_replaced_nor_resumed_without_a_flag(tmp_path: Path) -> None:
     config = make_run(tmp_path, max_steps=2)
     run_stage("tokenizer", config)
     before = weights_of(config.output, "tokenizer")
@@ -423,7 +423,7 @@ def test_a_compiled_network_learns_the_same_and_is_saved_under_the_same_names(
 # Processes
 
 
-def test_one_process_pools_nothing() -> None:
+def test_one_process_averages_with_no_other() -> None:
     assert all_reduce_mean(Accelerator(cpu=True)) is None
 
 
@@ -489,10 +489,10 @@ def test_a_head_is_saved_with_the_predictor_and_validated_by_rank_ic(tmp_path: P
     assert "val_neutral_rank_t/market/10" in history[0]
     for which in ("best", "last"):
         folder = config.output / which / "predictor"
-        told = json.loads((folder / "head.json").read_text())
+        info = json.loads((folder / "head.json").read_text())
         record = json.loads((folder / "training.json").read_text())
-        assert told["trained_until"] == record["trained_until"] == "2024-08-12"
-        assert told["markets"] == ["market"]
+        assert info["trained_until"] == record["trained_until"] == "2024-08-12"
+        assert info["markets"] == ["market"]
         assert KronosPredictor.from_pretrained(config.output / which).model.config == PREDICTOR
         assert load_file(folder / "head.safetensors")["rank.weight"].any()
     assert run_stage("predictor", replace(config, resume=True)).history == history
@@ -517,7 +517,7 @@ def test_without_a_head_the_tokens_need_a_weight(tmp_path: Path) -> None:
         run_stage("predictor", config)
 
 
-def test_choosing_by_rank_needs_something_to_rank(tmp_path: Path) -> None:
+def test_choosing_by_rank_ic_needs_a_head(tmp_path: Path) -> None:
     config = make_run(tmp_path, select_by="rank", max_steps=2)
     run_stage("tokenizer", config)
     with pytest.raises(ValueError, match=r"select_by=rank needs a return head and validation dates\."):

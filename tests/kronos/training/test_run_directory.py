@@ -30,7 +30,7 @@ ROWS = [
 ]
 
 
-def test_the_table_has_a_row_a_validation_and_the_picture_opens(tmp_path: Path) -> None:
+def test_the_table_has_one_row_per_validation_and_the_picture_opens(tmp_path: Path) -> None:
     write_curves(ROWS, tmp_path)
     table = pd.read_csv(tmp_path / "losses.csv")
     assert list(table.columns) == list(ROWS[0])
@@ -115,7 +115,9 @@ def test_an_earlier_result_is_replaced_on_demand_only(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "tokenizer" / "settings.json").is_file()
 
 
-def test_a_new_tokenizer_makes_the_old_predictor_void_but_not_the_other_way_round(tmp_path: Path) -> None:
+def test_a_new_tokenizer_invalidates_the_old_predictor_but_a_new_predictor_no_tokenizer(
+    tmp_path: Path,
+) -> None:
     def fill() -> None:
         for which in ("best", "last", "run"):
             for part in ("tokenizer", "predictor"):
@@ -155,7 +157,7 @@ def test_a_run_is_resumed_only_with_its_original_settings(
     assert json.loads((tmp_path / "run" / "tokenizer" / "settings.json").read_text()) == SETTINGS
 
 
-def test_what_has_not_begun_is_begun_by_resuming(tmp_path: Path) -> None:
+def test_resuming_a_run_that_has_not_begun_begins_it(tmp_path: Path) -> None:
     make_folder(tmp_path).prepare(resume=True, overwrite=False)
     assert json.loads((tmp_path / "run" / "tokenizer" / "settings.json").read_text()) == SETTINGS
 
@@ -186,7 +188,7 @@ def test_weights_are_kept_whole_with_a_record_and_a_card(tmp_path: Path) -> None
 # States
 
 
-def test_a_state_brings_everything_back_and_only_the_last_is_kept(tmp_path: Path) -> None:
+def test_a_state_restores_everything_and_only_the_last_is_kept(tmp_path: Path) -> None:
     folder, network = make_folder(tmp_path), make_tokenizer()
     folder.prepare(resume=False, overwrite=False)
     accelerator = make_accelerator(network)

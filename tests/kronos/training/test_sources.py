@@ -137,7 +137,7 @@ def test_a_pattern_stands_for_all_instruments_that_it_matches(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("column", ["factor", "factor_est"])
-def test_prices_are_adjusted_by_a_factor_and_volume_against_it(column: str, tmp_path: Path) -> None:
+def test_prices_are_multiplied_by_a_factor_and_volume_is_divided_by_it(column: str, tmp_path: Path) -> None:
     factor = np.linspace(1, 2, 30)
     write_bars(tmp_path / "bars.parquet", make_bars(30).assign(**{column: factor}))
     got, raw = read(tmp_path / "bars.parquet")["I0"], make_bars(30)
@@ -203,7 +203,7 @@ def test_without_a_reader_for_qlib_directories_one_sentence_says_what_to_do(tmp_
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_be_read_is_refused_in_one_sentence(
+def test_invalid_sources_are_refused_in_one_sentence(
     name: str, settings: dict[str, object], says: str, tmp_path: Path
 ) -> None:
     bars = tidy(make_bars(30))
@@ -234,7 +234,7 @@ def segments(bars: pd.DataFrame, rule: CleaningRule = RULE, min_bars: int = 1) -
 
 
 def positions(bars: pd.DataFrame, rule: CleaningRule = RULE, min_bars: int = 1) -> list[list[int]]:
-    """Where the bars of each segment were."""
+    """Positions of the bars of each segment."""
     return [bars.index.get_indexer(part.index).tolist() for part in segments(bars, rule, min_bars)]
 
 
@@ -268,7 +268,7 @@ def test_the_gap_is_from_close_to_open_not_within_a_bar() -> None:
 
 @pytest.mark.parametrize(("unchanged", "dropped"), [(3, False), (4, True)])
 def test_a_close_that_stands_still_too_long_is_dropped_and_splits(unchanged: int, dropped: bool) -> None:
-    # Bar 4 sets the close; `unchanged` bars behind it repeat it.
+    # Bar 4 sets the close; `unchanged` bars after it repeat it.
     closes = [*walk(5), *[walk(5)[-1]] * unchanged, *[x + 0.05 for x in walk(4)]]
     whole = list(range(len(closes)))
     want = [whole[:5], whole[5 + unchanged :]] if dropped else [whole]
@@ -341,7 +341,9 @@ def test_the_report_counts_each_dropped_bar_once_and_by_its_first_reason() -> No
     ("cause", "lost"),
     [("gap", {"gap": 4}), ("pause", {"pause": 4}), ("no price", {"no price": 4}), ("none", {"short": 10})],
 )
-def test_the_bars_of_a_short_stretch_are_lost_to_what_cut_it_off(cause: str, lost: dict[str, int]) -> None:
+def test_bars_of_a_short_segment_are_counted_under_the_rule_that_cut_it_off(
+    cause: str, lost: dict[str, int]
+) -> None:
     bars = flat(walk(10))
     if cause == "gap":
         bars.iloc[6:, :4] *= 2

@@ -52,7 +52,7 @@ def score(network: Kronos | KronosTokenizer, split: Split, tokenizer: KronosToke
 
 
 def watch(trainer: Trainer, look: Callable[[Optimizer], float]) -> list[float]:
-    """What there is to see before each step of the optimizer."""
+    """Values of `look` before each step of the optimizer."""
     seen: list[float] = []
     trainer.optimizer.optimizer.register_step_pre_hook(lambda optimizer, *_: seen.append(look(optimizer)))
     return seen
@@ -99,7 +99,7 @@ def test_the_training_loss_of_a_row_is_the_mean_since_the_row_before(tmp_path: P
     assert [row["train_loss"] for row in rows] == pytest.approx(means, rel=1e-6)
 
 
-def test_dropout_works_in_training_steps_and_rests_in_validation(tmp_path: Path) -> None:
+def test_dropout_is_on_in_training_steps_and_off_in_validation(tmp_path: Path) -> None:
     modes: list[tuple[bool, bool]] = []
 
     class Noted(TokenizerObjective):
@@ -165,7 +165,7 @@ def test_a_batch_that_does_not_split_into_parts_is_refused(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("schedule", ["onecycle", "cosine"])
-def test_the_learning_rate_rises_from_a_tenth_of_the_peak_and_falls_to_nothing(
+def test_the_learning_rate_rises_from_a_tenth_of_the_peak_and_falls_to_zero(
     schedule: str, tmp_path: Path
 ) -> None:
     config = make_config(
@@ -284,7 +284,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run_and_states_the_step(
     config = make_config(tmp_path, max_steps=60, validate_every=steps)
     with pytest.raises(FloatingPointError, match=rf"loss is nan at step {steps}\. Lower the learning rate\."):
         train(network, WAVES, config)
-    assert not (tmp_path / "best").exists()  # weights that are no numbers are not kept
+    assert not (tmp_path / "best").exists()  # weights that are not numbers are not kept
 
 
 # Best, last, patience
@@ -423,7 +423,7 @@ def test_a_run_that_stopped_early_is_continued_by_more_patience_alone(
 
 
 class Stopped(Exception):
-    """As if the machine had gone down."""
+    """Raised to end training as a failure of the machine does."""
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ MARKET = "market.parquet"
 
 @dataclass
 class Observed:
-    """One stage in one process: gradients of each step before they are clipped, how it went, what comes next."""
+    """One stage in one process: gradients of each step before they are clipped, losses, next random numbers."""
 
     gradients: list[list[Tensor]] = field(default_factory=list)
     progress: TrainerState = field(default_factory=TrainerState)

@@ -92,7 +92,7 @@ def test_a_locked_or_suspended_instrument_does_not_trade_and_its_order_expires()
     assert set(result.weights.index.get_level_values("instrument")) == {"C"}
 
 
-def test_what_closes_at_its_limit_is_not_bought_but_can_be_sold():
+def test_an_instrument_that_closes_at_its_limit_is_not_bought_but_can_be_sold():
     prices = panel({"A": [10, 11, 11.5, 11.5], "B": [10, 11, 11.5, 11.5]})
     trading = TradingRules("close", **FREE, limit=0.1)
     rows = {0: {"A": 0.0, "B": 0.0}, 1: {"A": 0.4, "B": 0.0}}
@@ -225,7 +225,7 @@ def paths_at(date: pd.Timestamp) -> SampledPaths:
 
 @pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("price", ["open", "close"])
-def test_bars_after_a_date_change_nothing_up_to_it(rules, price):
+def test_bars_after_a_date_change_nothing_on_or_before_it(rules, price):
     signals, prices = market(3)
     trading = TradingRules(price, limit=0.05, min_cost=5, borrow_cost=0.05, cash=1e6)
     settings = {"trading": trading, "industries": INDUSTRIES, "paths": paths_at}
@@ -301,7 +301,7 @@ def test_trading_rules_out_of_range_are_refused(change, message):
         TradingRules(**change)
 
 
-def test_what_does_not_fit_together_is_refused():
+def test_inputs_that_do_not_fit_together_are_refused():
     signals, prices = market(1)
     with pytest.raises(ValueError, match="no column 'prob_up'"):
         backtest_rules(signals, PortfolioRules(rank_by="prob_up"), prices)

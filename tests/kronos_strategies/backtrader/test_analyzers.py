@@ -188,7 +188,7 @@ def stored(panel, tmp_path_factory):
     return folder, kronos_run(panel, folder, benchmark="N00", title="A test", notice="Take care.")
 
 
-def test_the_report_has_all_sections_and_its_artifacts_in_the_same_folder(stored, tmp_path):
+def test_the_report_has_all_sections_and_is_in_the_folder_of_its_artifacts(stored, tmp_path):
     pytest.importorskip("plotly")
     page, *_, kept = stored[1].save_report(tmp_path / "report")
     text = page.read_text()

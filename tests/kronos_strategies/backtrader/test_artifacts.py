@@ -75,7 +75,7 @@ def test_a_single_feed_is_evaluated_over_time_without_a_store(daily):
     assert {"time_correlation", "time_hit_rate", "time_crps_skill", "trade_hit_rate"} <= set(metrics)
 
 
-def test_pairs_are_scores_and_the_returns_that_follow(daily):
+def test_pairs_are_scores_and_forward_returns(daily):
     (own,) = daily.build_report().time_series.instruments
     opens = DAILY["open"]
     outcome = opens.shift(-6) / opens.shift(-1) - 1

@@ -274,7 +274,7 @@ def test_several_indicators_of_one_feed_keep_their_own_settings():
 
 
 @pytest.mark.parametrize("mode", [{}, {"runonce": False}])
-def test_other_indicators_can_read_it(mode):
+def test_other_indicators_can_read_the_indicator(mode):
     class Crossing(bt.Indicator):
         lines = ("gap",)
 
@@ -341,7 +341,7 @@ def test_an_indicator_outside_a_strategy_is_refused():
         KronosIndicator(bt.feeds.PandasData(dataname=make_bars(30)))
 
 
-def test_its_lines_are_those_of_the_public_contract():
+def test_the_lines_of_the_indicator_are_those_of_the_public_contract():
     assert KronosIndicator.lines.getlinealiases() == ALL_LINES
     assert ALL_LINES[:7] == (
         *("expected_return", "volatility", "prob_up", "forecast_close", "lower", "upper", "max_drawdown"),
@@ -362,7 +362,7 @@ def test_a_bar_shows_the_forecast_made_one_horizon_before(mode):
         assert np.isnan(later[:3]).all()
 
 
-def test_it_shares_the_forecasts_of_the_indicator(asked):
+def test_the_band_shares_the_forecasts_of_the_indicator(asked):
     class Both(bt.Strategy):
         def __init__(self):
             self.k, self.b = kronos()(self.data), KronosBand(self.data, **SETTINGS | {"level": 0.5})
@@ -373,7 +373,7 @@ def test_it_shares_the_forecasts_of_the_indicator(asked):
     assert sum(len(windows) for windows in asked) <= 5
 
 
-def test_it_does_not_delay_the_strategy():
+def test_the_band_does_not_delay_the_strategy():
     started = []
 
     class Plotted(bt.Strategy):

@@ -37,7 +37,7 @@ def test_one_process_loads_one_model_and_forecasts_each_window_once(loads, asked
 
 
 @pytest.mark.slow
-def test_spawned_processes_find_the_same(tmp_path):
+def test_spawned_processes_give_the_same_results(tmp_path):
     # A script, since the processes that it starts import its main module, and a test runner is not one.
     module = "tests.kronos_strategies.backtrader.optimization_runs"
     script = [sys.executable, "-m", module, "spawn", str(tmp_path)]

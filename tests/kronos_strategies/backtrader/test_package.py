@@ -9,7 +9,7 @@ import kronos_strategies.backtrader as adapter
 
 
 def after(statement: str, *modules: str) -> list[str]:
-    """Which modules a fresh interpreter has after `statement`."""
+    """Those of `modules` that a fresh interpreter has loaded after `statement`."""
     script = f"import sys\n{statement}\nprint(*[m for m in {modules!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return done.stdout.split()
@@ -33,7 +33,7 @@ def test_without_backtrader_the_error_names_the_extra():
 
 
 @pytest.mark.parametrize("name", adapter.__all__)
-def test_every_public_name_is_there_and_described(name):
+def test_every_public_name_exists_and_has_a_docstring(name):
     assert getattr(adapter, name).__doc__
 
 

@@ -148,6 +148,6 @@ def test_without_a_result_nothing_is_bought(monkeypatch):
         ({"by": "rules", "rules": "weighting=min_cvar", "samples": 0}, "score|sampled paths"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_the_run(params, message):
+def test_invalid_settings_are_refused_before_the_run(params, message):
     with pytest.raises(ValueError, match=message):
         bought({}, **params)

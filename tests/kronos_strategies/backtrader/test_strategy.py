@@ -125,7 +125,7 @@ def test_each_bar_calls_the_pure_function_with_all_lines_and_the_weights_held():
     assert all(len(previous) >= 2 for previous in held[1:])
 
 
-def test_it_trades_at_the_next_open_the_size_of_its_weight_at_the_close():
+def test_the_strategy_trades_at_the_next_open_the_size_of_its_weight_at_the_close():
     bars = market()
     ran = run(bars)
     first, second = DAYS[:2]
@@ -164,7 +164,7 @@ def test_sales_precede_purchases_and_no_order_is_rejected():
     assert ran.broker.getcash() > 0
 
 
-def test_it_rebalances_on_the_first_forecast_and_every_n_bars_after():
+def test_the_strategy_rebalances_on_the_first_forecast_and_every_n_bars_after():
     bars = market()
     for frame in bars.values():
         frame.loc[frame.index[:7], "score"] = np.nan
@@ -310,7 +310,7 @@ def test_a_delisted_feed_is_closed_at_its_last_close_less_the_haircut(mode, side
     assert "A" not in ran.decided[DAYS[39]][1].index
 
 
-def test_a_feed_that_comes_back_is_bought_again():
+def test_a_feed_that_trades_again_is_bought_again():
     bars = market()
     bars["A"] = bars["A"].drop(DAYS[20:40]).assign(score=99.0)
     ran = run(bars, delisted_after=5)
@@ -351,7 +351,7 @@ def test_a_second_run_of_the_same_cerebro_makes_the_same_trades():
 # Subclasses
 
 
-def test_it_can_be_subclassed():
+def test_the_strategy_can_be_subclassed():
     class Mine(Planted):
         params = (("ceiling", 0.2),)
 
@@ -374,7 +374,7 @@ def test_it_can_be_subclassed():
 
 
 @pytest.mark.parametrize("mode", MODES[:2])
-def test_kronos_itself_forecasts_ranks_and_trades(mode):
+def test_the_strategy_trades_by_forecasts_of_a_real_checkpoint(mode):
     bars = {name: frame.drop(columns=["score", "volatility"]) for name, frame in market(names=4).items()}
     bars["D"] = bars["D"].iloc[15:]  # warm later than the others
 

@@ -60,7 +60,7 @@ def known_past(
 
 
 def joined(*parts: PastForecasts) -> PastForecasts:
-    """In order of dates."""
+    """Past forecasts joined in order of dates."""
     keys = parts[0].keys.append([part.keys for part in parts[1:]])
     order = np.argsort(keys.get_level_values("datetime"), kind="stable")
     arrays = (

@@ -1,4 +1,4 @@
-"""Fitting: what is known is found, nothing later is looked at, and what was fitted is worth it on dates to come."""
+"""Fits recover known parameters, use nothing later, and improve forecasts of later dates."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_a_known_miscalibration_is_recovered(location, spread, trailing):
     np.testing.assert_allclose(moves.trailing, trailing, atol=0.08)
 
 
-def test_paths_that_are_right_already_stay_nearly_as_they_are():
+def test_calibrated_paths_stay_nearly_unchanged():
     past = known_past(1.0, 0.0, 0.0)
     fit = fit_calibration(past, END)
     moved = fit.shift(past.returns, past.trailing, past.keys)
@@ -53,7 +53,7 @@ def test_paths_that_are_right_already_stay_nearly_as_they_are():
     assert all(0.85 < factor < 1 for level in LEVELS for factor in fit.bands[level])
 
 
-def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold_their_level():
+def test_on_later_dates_a_calibrated_forecast_scores_better_and_its_bands_have_their_coverage():
     past, market = known_past(dates=160), market_of(tidy_bars())
     start = past.dates.unique()[100]
     fit = fit_calibration(past, start)
@@ -73,7 +73,7 @@ def test_on_dates_to_come_a_calibrated_forecast_scores_better_and_its_bands_hold
     assert market is not None
 
 
-def test_outcomes_known_after_a_date_decide_nothing_that_is_fitted_on_it():
+def test_outcomes_known_after_a_date_do_not_change_the_fit_of_that_date():
     past, rng = known_past(), np.random.default_rng(5)
     day = past.dates.unique()[60]
     late = past.known > np.datetime64(day)
@@ -83,7 +83,7 @@ def test_outcomes_known_after_a_date_decide_nothing_that_is_fitted_on_it():
     assert not np.isfinite(past.at(day).realized[-1]).all()
 
 
-def test_groups_are_fitted_apart_and_small_ones_are_drawn_to_the_fit_of_all():
+def test_groups_are_fitted_separately_and_small_ones_shrink_to_the_fit_of_all():
     wide = known_past(0.4, 0.5, names=40, prefix="SH6")
     narrow = known_past(0.4, -0.2, names=40, prefix="SZ0", seed=1)
     tiny = known_past(0.4, 0.5, names=1, prefix="BJ4", seed=2)
@@ -131,7 +131,7 @@ def walking() -> tuple[Calibration, PricePanel]:
     return calibrate(past, market, "walks", 20, pd.Timestamp("2030-01-01"), every=10), market
 
 
-def test_a_walk_forward_calibration_widens_what_is_too_narrow_and_says_what_that_is_worth(walking):
+def test_a_walk_forward_calibration_widens_narrow_bands_and_reports_the_gain(walking):
     made, _ = walking
     assert made.walk_forward
     assert len(made.fits) == 5
@@ -187,37 +187,39 @@ def test_calibrated_forecasts_are_no_data_to_fit_to(walking):
 
 RANDOM = np.random.default_rng(0)
 RETURNS = RANDOM.normal(0.01, 0.02, (300, 12))
-RATIO, CAME = RANDOM.normal(0, 0.3, 300), RANDOM.normal(0, 0.03, 300)
+RATIO, REALIZED = RANDOM.normal(0, 0.3, 300), RANDOM.normal(0, 0.03, 300)
 
 
-def test_it_is_halfway_between_the_fair_score_and_that_of_an_ensemble():
-    spread = Spread.of(RETURNS, RATIO, CAME)
-    between = (crps_fair(RETURNS, CAME).mean() + crps_ensemble(RETURNS, CAME).mean()) / 2
+def test_the_loss_is_halfway_between_the_fair_crps_and_that_of_an_ensemble():
+    spread = Spread.of(RETURNS, RATIO, REALIZED)
+    between = (crps_fair(RETURNS, REALIZED).mean() + crps_ensemble(RETURNS, REALIZED).mean()) / 2
     assert spread.crps(np.array([1.0, 0, 0]))[0] == pytest.approx(between)
     factor = np.exp(0.2 + 0.5 * RATIO)[:, None]
     center = RETURNS.mean(axis=1, keepdims=True)
     moved = 0.3 * center + factor * (RETURNS - center)
-    between = (crps_fair(moved, CAME).mean() + crps_ensemble(moved, CAME).mean()) / 2
+    between = (crps_fair(moved, REALIZED).mean() + crps_ensemble(moved, REALIZED).mean()) / 2
     assert spread.crps(np.array([0.3, 0.2, 0.5]))[0] == pytest.approx(between)
 
 
-def test_its_gradient_is_its_slope():
-    spread, at, step = Spread.of(RETURNS, RATIO, CAME), np.array([0.4, 0.1, 0.3]), 1e-7
+def test_the_gradient_of_the_loss_is_that_of_finite_differences():
+    spread, at, step = Spread.of(RETURNS, RATIO, REALIZED), np.array([0.4, 0.1, 0.3]), 1e-7
     for i, slope in enumerate(spread.crps(at)[1]):
         up, down = (spread.crps(at + sign * step * np.eye(3)[i])[0] for sign in (1, -1))
         assert slope == pytest.approx((up - down) / (2 * step), rel=1e-3)
 
 
-def test_windows_without_an_outcome_count_for_nothing():
-    realized = np.where(np.arange(300) % 3, CAME, np.nan)
+def test_windows_without_an_outcome_do_not_change_the_loss():
+    realized = np.where(np.arange(300) % 3, REALIZED, np.nan)
     kept = np.isfinite(realized)
-    some, part = Spread.of(RETURNS, RATIO, realized), Spread.of(RETURNS[kept], RATIO[kept], CAME[kept])
+    some, part = Spread.of(RETURNS, RATIO, realized), Spread.of(RETURNS[kept], RATIO[kept], REALIZED[kept])
     assert some.crps(np.zeros(3))[0] == part.crps(np.zeros(3))[0]
-    assert fit_move(Spread.of(RETURNS, RATIO, CAME * np.nan), Move(0.3, 0.1, 0.2), 0.1) == Move(0.3, 0.1, 0.2)
+    assert fit_move(Spread.of(RETURNS, RATIO, REALIZED * np.nan), Move(0.3, 0.1, 0.2), 0.1) == Move(
+        0.3, 0.1, 0.2
+    )
 
 
-def test_a_strong_prior_holds_the_fit_where_it_is():
-    spread = Spread.of(RETURNS, RATIO, CAME)
+def test_a_strong_prior_keeps_the_fit_at_the_prior():
+    spread = Spread.of(RETURNS, RATIO, REALIZED)
     free, held = (fit_move(spread, AS_SAMPLED, strength) for strength in (0.0, 100.0))
     assert np.abs(np.array(held)).max() < 0.01 < np.abs(np.array(free)).max()
 
@@ -225,7 +227,7 @@ def test_a_strong_prior_holds_the_fit_where_it_is():
 LEVEL = 0.8
 
 
-def test_an_outcome_is_just_held_by_the_band_of_its_own_score():
+def test_an_outcome_is_on_the_edge_of_the_band_of_its_own_score():
     random = np.random.default_rng(0)
     returns, realized = random.normal(0, 1, (200, 19)), random.standard_t(3, 200)
     scores = conformity(returns, realized, LEVEL)
@@ -236,7 +238,7 @@ def test_an_outcome_is_just_held_by_the_band_of_its_own_score():
 
 
 @pytest.mark.parametrize("known", [9, 19, 49])
-def test_bands_hold_their_level_in_finite_samples_of_exchangeable_outcomes(known):
+def test_bands_have_their_coverage_in_finite_samples_of_exchangeable_outcomes(known):
     """And by no more than 1 / (n + 1) above it, however wrong the paths are."""
     repeats, samples = 4000, 9
     random = np.random.default_rng(known)
@@ -255,7 +257,7 @@ def test_the_factor_is_the_corrected_quantile():
     assert conformal_factor(np.array([]), 0.5) == 1
 
 
-def test_the_level_rises_after_misses_falls_after_hits_and_stays_on_what_is_exchangeable():
+def test_the_level_rises_after_misses_falls_after_hits_and_stays_for_exchangeable_outcomes():
     dates = pd.bdate_range("2020-01-01", periods=300).to_numpy("datetime64[ns]").repeat(20)
     known = dates + np.timedelta64(5, "D")
     scores = np.abs(np.random.default_rng(0).normal(size=len(dates)))

@@ -51,7 +51,9 @@ def store(bars, tmp_path_factory):
     return folder
 
 
-def test_it_fits_shows_before_and_after_and_writes_a_file_that_forecasts_take(store, bars, tmp_path, capsys):
+def test_the_command_shows_scores_before_and_after_and_writes_a_file_that_forecasts_read(
+    store, bars, tmp_path, capsys
+):
     file = tmp_path / "c.json"
     code, out, err = run(capsys, "calibrate", store, "--until", SPAN[1], "--to", file, "--data", bars)
     assert (code, err.strip()) == (0, "")
@@ -71,7 +73,7 @@ def test_it_fits_shows_before_and_after_and_writes_a_file_that_forecasts_take(st
     assert json.loads(file.read_text())["embargo"]
 
 
-def test_walking_forward_it_fits_every_so_many_dates(store, bars, tmp_path, capsys):
+def test_a_walk_forward_fits_at_the_given_number_of_dates(store, bars, tmp_path, capsys):
     file = tmp_path / "c.json"
     more = ("--until", SPAN[1], "--to", file, "--data", bars, "--every", 20)
     code, out, _ = run(capsys, "calibrate", store, *more)
@@ -98,8 +100,8 @@ def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys
     )
     code, out, err = run(capsys, "compare", *both, "--calibration", file)
     assert code == 0, err
-    said = json.loads((tmp_path / "out.json").read_text())
-    assert said["provenance"]["a"]["calibration"].endswith(str(file))
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["provenance"]["a"]["calibration"].endswith(str(file))
     assert "uses outcomes until 2023-03-31" in " ".join(out.split())
 
 
@@ -111,7 +113,7 @@ def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys
         (("--until", SPAN[1], "--every", 0), "every=0"),
     ],
 )
-def test_what_cannot_be_fitted_is_one_sentence_and_exit_code_2(store, bars, tmp_path, capsys, more, message):
+def test_an_impossible_fit_is_one_sentence_and_exit_code_2(store, bars, tmp_path, capsys, more, message):
     code, _, err = run(capsys, "calibrate", store, *more, "--to", tmp_path / "c.json", "--data", bars)
     assert code == 2
     assert message in " ".join(err.split())

@@ -35,7 +35,7 @@ def files(tmp_path, monkeypatch):
 
 
 def compare(capsys, *names, **options):
-    """With the labels; an option given as a list is repeated."""
+    """Run `kronos compare` with the labels; an option given as a list is repeated."""
     given = {"labels": "label.parquet", **options}
     flags = [
         word
@@ -52,7 +52,7 @@ def line(out: str, version: str, block: int = 0) -> list[str]:
     return re.split(r"  +", found[block].strip())
 
 
-def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
+def test_the_command_prints_one_table_per_metric_and_exits_with_0(files, capsys):
     code, out, err = compare(capsys, "old", "new")
     assert (code, err) == (0, "")
     assert re.findall(r"^(ic|rank_ic|spread) *$", out, flags=re.M) == ["ic", "rank_ic", "spread"]
@@ -62,24 +62,24 @@ def test_it_prints_a_block_a_metric_and_exits_0(files, capsys):
     assert [cells[0], cells[1], cells[2]] == ["new", f"{row['mean']:.3f}", f"{row['difference']:.3f}"]
     assert cells[3] == f"{row['difference_low']:.3f} to {row['difference_high']:.3f}"
     assert cells[4:] == ["<0.001", "<0.001", "yes", f"{row['detectable']:.3f}"]
-    assert line(out, "old", block=1)[2:4] == ["baseline", "–"]
+    assert line(out, "old", block=1)[2:4] == ["reference", "–"]
     assert "Sample: 4,500 rows of any version, 4,500 compared, on 150 dates" in out
 
 
 def test_json_has_the_metrics_of_the_python_function(files, capsys):
     code, out, _ = compare(capsys, "old", "new", json="out/figures.json", gate=["rank_ic>=-0.005", "ic>=0"])
-    said = json.loads((files / "out/figures.json").read_text(), parse_constant=pytest.fail)
+    result = json.loads((files / "out/figures.json").read_text(), parse_constant=pytest.fail)
     truth = compare_versions([Version("old", SCORES["old"]), Version("new", SCORES["new"])], LABEL, 1)
-    gates = said.pop("gates")
-    assert {key: said[key] for key in said if key != "provenance"} == {
+    gates = result.pop("gates")
+    assert {key: result[key] for key in result if key != "provenance"} == {
         key: value for key, value in truth.as_dict().items() if key != "provenance"
     }
     assert [(gate["gate"], gate["version"], gate["passed"]) for gate in gates] == [
         ("rank_ic>=-0.005", "new", True),
         ("ic>=0", "new", True),
     ]
-    assert gates[0]["difference"] == said["metrics"]["rank_ic"]["new"]["difference"] < gates[0]["bound"]
-    assert said["provenance"]["new"]["file"] == "new.parquet"
+    assert gates[0]["difference"] == result["metrics"]["rank_ic"]["new"]["difference"] < gates[0]["bound"]
+    assert result["provenance"]["new"]["file"] == "new.parquet"
     assert "Wrote out/figures.json" in out
     assert code == 0
 
@@ -93,34 +93,34 @@ def test_a_worse_version_fails_the_gate_after_everything_is_written(files, capsy
     assert [gate["passed"] for gate in gates] == [True, False]
 
 
-def test_identical_versions_differ_by_exactly_nothing_and_pass(files, capsys):
+def test_identical_versions_have_a_difference_of_exactly_zero_and_pass(files, capsys):
     code, _, _ = compare(capsys, "old", "copy", gate=["rank_ic>=0", "spread>=0"], json="figures.json")
-    said = json.loads((files / "figures.json").read_text())
+    result = json.loads((files / "figures.json").read_text())
     assert code == 0
-    assert [figures["copy"]["difference"] for figures in said["metrics"].values()] == [0.0, 0.0, 0.0]
+    assert [figures["copy"]["difference"] for figures in result["metrics"].values()] == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("baseline", ["old", "old.parquet"])
-def test_the_baseline_may_be_any_version_by_name_or_file(baseline, files, capsys):
-    code, out, _ = compare(capsys, "bad", "old", baseline=baseline, gate="ic>=-0.01")
+@pytest.mark.parametrize("reference", ["old", "old.parquet"])
+def test_the_reference_may_be_any_version_by_name_or_file(reference, files, capsys):
+    code, out, _ = compare(capsys, "bad", "old", reference=reference, gate="ic>=-0.01")
     assert code == 1
-    assert line(out, "old")[2] == "baseline"
+    assert line(out, "old")[2] == "reference"
     assert "Failed ic>=-0.01: 'bad'" in out
 
 
-def test_the_horizon_is_the_overlap(files, capsys):
+def test_labels_overlap_by_their_horizon(files, capsys):
     _, out, _ = compare(capsys, "old", "new", label_horizon=10, json="figures.json")
-    said = json.loads((files / "figures.json").read_text())
-    assert (said["label_horizon"], said["overlap"]) == (10, 10)
-    assert said["metrics"]["ic"]["new"]["method"] == "non-overlapping, n=15"
+    result = json.loads((files / "figures.json").read_text())
+    assert (result["label_horizon"], result["overlap"]) == (10, 10)
+    assert result["metrics"]["ic"]["new"]["method"] == "non-overlapping, n=15"
     assert "Note: 150 dates have 15 non-overlapping labels" in out
 
 
 def test_a_label_spans_fewer_dates_where_these_are_bars_apart(files, capsys):
     compare(capsys, "old", "new", label_horizon=10, every=5, json="figures.json")
-    said = json.loads((files / "figures.json").read_text())
-    assert (said["label_horizon"], said["overlap"]) == (10, 2)
-    assert said["metrics"]["ic"]["new"]["method"].startswith("EWC")
+    result = json.loads((files / "figures.json").read_text())
+    assert (result["label_horizon"], result["overlap"]) == (10, 2)
+    assert result["metrics"]["ic"]["new"]["method"].startswith("EWC")
 
 
 def test_labels_of_several_horizons_make_a_decay(files, capsys):
@@ -208,8 +208,8 @@ def save(series: pd.Series, name: str) -> None:
         (["old.parquet", "two.parquet"], r"two.parquet has 2 columns of values, 'x', 'y'"),
         (["old.parquet", "twice.parquet"], r"scores of 'twice' have .* twice"),
         (
-            ["old.parquet", "new.parquet", "--baseline", "gone"],
-            r"baseline 'gone' is not one of the versions.*'old', 'new'",
+            ["old.parquet", "new.parquet", "--reference", "gone"],
+            r"reference 'gone' is not one of the versions.*'old', 'new'",
         ),
         (["old.parquet", "new.parquet", "--gate", "rank_ic"], r"'rank_ic' is not a gate.*'rank_ic>=-0.005'"),
         (["old.parquet", "new.parquet", "--gate", "crps>=0"], r"an unknown metric"),

@@ -285,7 +285,7 @@ def test_a_store_that_would_lose_days_or_its_benchmark_says_so_before(tmp_path, 
 def test_the_target_is_checked_before_files_are_read(tmp_path, capsys, monkeypatch):
     to = tmp_path / "store"
     run(capsys, "data", "import", write_bars(tmp_path / "bars.csv", US, days=30), "--to", to)
-    monkeypatch.setattr("kronos_strategies.data.importer.import_bars", None)  # whoever calls it fails
+    monkeypatch.setattr("kronos_strategies.data.importer.import_bars", None)  # every call fails
     code, _, err = run(capsys, "data", "import", tmp_path / "bars.csv", "--to", to)
     assert code == 2
     assert "already contains a store. Choose another folder, add days (--append)" in err

@@ -57,28 +57,28 @@ def test_a_healthy_installation_exits_with_0_and_shows_versions_devices_and_thre
 
 def test_json_has_the_same_facts(capsys):
     code, out, _ = run(capsys, "doctor", "--json")
-    told = json.loads(out)
+    facts = json.loads(out)
     assert code == 0
-    assert told["healthy"] is True
-    assert told["problems"] == []
-    assert told["system"]["python"] == sys.version.split()[0]
-    assert told["packages"]["required"]["torch"] == metadata.version("torch")
-    assert told["devices"]["torch"] == metadata.version("torch")
-    assert told["threads"]["torch"] >= 1
-    assert "kronos-nano" in told["checkpoints"]["bundled"]
+    assert facts["healthy"] is True
+    assert facts["problems"] == []
+    assert facts["system"]["python"] == sys.version.split()[0]
+    assert facts["packages"]["required"]["torch"] == metadata.version("torch")
+    assert facts["devices"]["torch"] == metadata.version("torch")
+    assert facts["threads"]["torch"] >= 1
+    assert "kronos-nano" in facts["checkpoints"]["bundled"]
 
 
 @pytest.mark.parametrize(
     "extra",
     [["pyqlib", "mlflow"], ["backtrader"], ["plotly", "jinja2"], ["lightgbm"], ["scipy", "statsmodels"]],
 )
-def test_a_missing_extra_is_advice_and_no_problem(extra, without, capsys):
+def test_a_missing_extra_is_advice_and_not_a_problem(extra, without, capsys):
     without(*extra)
     code, out, _ = run(capsys, "doctor", "--json")
-    told = json.loads(out)
+    facts = json.loads(out)
     assert code == 0
-    assert "pip install 'kronos-strategies[" in told["fix_first"]
-    assert any(versions.get(extra[0], "x") is None for versions in told["packages"].values())
+    assert "pip install 'kronos-strategies[" in facts["fix_first"]
+    assert any(versions.get(extra[0], "x") is None for versions in facts["packages"].values())
 
 
 def test_a_missing_requirement_is_a_problem(without, capsys):
@@ -92,11 +92,11 @@ def test_a_torch_that_does_not_load_is_fixed_first(monkeypatch, without, capsys)
     without("pyarrow")
     monkeypatch.setitem(sys.modules, "torch", None)
     code, out, _ = run(capsys, "doctor", "--json")
-    told = json.loads(out)
+    facts = json.loads(out)
     assert code == 1
-    assert "torch cannot be imported" in told["fix_first"]
-    assert len(told["problems"]) == 2
-    assert told["devices"] == {"torch": None}
+    assert "torch cannot be imported" in facts["fix_first"]
+    assert len(facts["problems"]) == 2
+    assert facts["devices"] == {"torch": None}
 
 
 def test_a_package_that_is_too_old_is_a_problem(requires):
@@ -135,13 +135,13 @@ def data(tmp_path_factory):
 
 def test_a_data_directory_is_described_by_its_span_and_markets(data, capsys):
     code, out, _ = run(capsys, "doctor", "--data", data, "--json")
-    told = json.loads(out)
+    facts = json.loads(out)
     assert code == 0
-    assert told["data"]["start"] >= "2023-01-02"
-    assert told["data"]["end"] <= "2023-06-30"
-    assert told["data"]["bars"] > 100
-    assert told["data"]["markets"]["all"] == 4
-    assert any("SIMULATED" in each for each in told["advice"])
+    assert facts["data"]["start"] >= "2023-01-02"
+    assert facts["data"]["end"] <= "2023-06-30"
+    assert facts["data"]["bars"] > 100
+    assert facts["data"]["markets"]["all"] == 4
+    assert any("SIMULATED" in each for each in facts["advice"])
 
 
 def test_a_folder_without_data_is_a_problem(tmp_path, capsys):
@@ -163,10 +163,10 @@ def test_a_store_is_counted_without_reading_its_files(tmp_path, capsys, data):
     code, _, err = run(capsys, "store", "fill", folder, *span, *small)
     assert code == 0, err
     code, out, _ = run(capsys, "doctor", "--store", folder, "--json")
-    told = json.loads(out)["store"]
+    facts = json.loads(out)["store"]
     assert code == 0
-    assert (told["forecast sets"], told["dates"], told["unusable"]) == (1, 3, 0)
-    assert (told["start"], told["end"]) == ("2023-06-26", "2023-06-28")
+    assert (facts["forecast sets"], facts["dates"], facts["unusable"]) == (1, 3, 0)
+    assert (facts["start"], facts["end"]) == ("2023-06-26", "2023-06-28")
 
     file = next(folder.rglob("*.parquet"))
     (file.parent / ".x.parquet.12345678.tmp").write_bytes(b"half")
@@ -185,7 +185,7 @@ def test_a_store_is_counted_without_reading_its_files(tmp_path, capsys, data):
     assert "1 forecast sets cannot be read" in out
 
 
-def test_a_store_that_is_not_there_is_a_problem(tmp_path, capsys):
+def test_a_missing_store_is_a_problem(tmp_path, capsys):
     code, out, _ = run(capsys, "doctor", "--store", tmp_path / "nowhere")
     assert code == 1
     assert "There is no forecast store" in out

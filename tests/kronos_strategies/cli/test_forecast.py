@@ -42,7 +42,7 @@ def forecast(capsys, *more):
     return run(capsys, "forecast", *more, *(word for pair in given.items() for word in pair))
 
 
-def test_it_prints_a_table_and_the_command_that_tests_an_earlier_date(files, capsys):
+def test_the_command_prints_a_table_and_the_command_that_tests_an_earlier_date(files, capsys):
     code, out, err = forecast(capsys, files / "AAA.csv", files / "BBB.csv")
     assert (code, err) == (0, "")
     bars = make_bars(80, 0)
@@ -51,7 +51,7 @@ def test_it_prints_a_table_and_the_command_that_tests_an_earlier_date(files, cap
     assert re.search(rf"Next: kronos forecast .*--as-of {bars.index[-6]:%Y-%m-%d}", out)
 
 
-def test_held_back_bars_are_scored_in_one_line_and_are_not_seen(files, capsys, monkeypatch):
+def test_held_back_bars_are_scored_in_one_line_and_do_not_change_the_forecast(files, capsys, monkeypatch):
     seen = []
     original = KronosPredictor.forecast
 
@@ -163,7 +163,7 @@ def test_bars_of_several_zones_keep_theirs(tmp_path, capsys):
     assert table.to_dict() == {name: pd.Timestamp(time).tz_convert("UTC") for name, time in text.items()}
 
 
-def test_a_zone_of_some_files_alone_is_dropped_and_that_is_said(tmp_path, capsys):
+def test_a_zone_of_only_some_files_is_dropped_with_a_note(tmp_path, capsys):
     in_zone("AAA", "Asia/Shanghai", tmp_path)
     in_zone("BBB", None, tmp_path)
     code, out, _ = forecast(capsys, tmp_path / "*.csv", "--steps", tmp_path / "steps" / "all.csv")
@@ -197,7 +197,7 @@ def test_the_picture_is_written(suffix, files, capsys):
     assert (files / f"out.{suffix}").stat().st_size > 10_000
 
 
-def test_without_volume_it_works_and_says_so(files, capsys):
+def test_bars_without_volume_are_forecast_with_a_note(files, capsys):
     code, out, _ = forecast(capsys, files / "bare.csv", "--plot", files / "out.png")
     assert code == 0
     assert "No volume and amount of bare: the model reads zeros" in out
@@ -261,7 +261,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(files, capsys, monkeypatch, m
     assert len(err.strip().splitlines()) == 1
 
 
-def test_a_column_of_another_name_is_named(files, capsys):
+def test_a_column_of_another_name_can_be_given_by_a_flag(files, capsys):
     make_bars(80).rename(columns={"close": "Ending"}).to_csv(files / "odd.csv")
     assert forecast(capsys, files / "odd.csv", "--columns", "close=Ending")[0] == 0
 

@@ -27,7 +27,9 @@ def no_settings_of_mine(monkeypatch):
     monkeypatch.delenv("KRONOS_QLIB_DATA", raising=False)
 
 
-def test_it_fits_on_the_members_of_a_market_and_says_what_comes_next(market, tmp_path, capsys):
+def test_a_head_is_fitted_on_the_members_of_a_market_and_the_next_command_is_printed(
+    market, tmp_path, capsys
+):
     store = tmp_path / "qlib"
     write_store(
         market.bars,
@@ -53,7 +55,7 @@ def test_it_fits_on_the_members_of_a_market_and_says_what_comes_next(market, tmp
     assert "SIMULATED" in out
 
 
-def test_it_fits_lightgbm_on_a_file_of_bars_and_finds_hidden_states_again(
+def test_lightgbm_is_fitted_on_a_file_of_bars_and_stored_hidden_states_are_reused(
     market, tmp_path, capsys, monkeypatch
 ):
     pytest.importorskip("lightgbm")
@@ -62,7 +64,7 @@ def test_it_fits_lightgbm_on_a_file_of_bars_and_finds_hidden_states_again(
     common = ("train", "head", TINY, *DATES, *SETTINGS, "--bars", file, "--store", tmp_path / "kept")
     code, _, err = run(capsys, *common, "--horizons", 5, "--output", tmp_path / "ridge")
     assert code == 0, err
-    monkeypatch.setattr("kronos.predictor.KronosPredictor.embed", None)  # whoever calls it fails
+    monkeypatch.setattr("kronos.predictor.KronosPredictor.embed", None)  # every call fails
     trees = ("--kind", "lightgbm", "--horizons", 5, 10, "--seeds", 2, "--output", tmp_path / "trees")
     code, _, err = run(capsys, *common, *trees)
     assert code == 0, err

@@ -61,7 +61,7 @@ def make(capsys, bars, *more, **changes):
     return run(capsys, "picks", *(word for pair in given.items() for word in pair), *more)
 
 
-def test_it_prints_positions_and_trades_with_the_settings_and_what_to_do_next(bars, store, tmp_path, capsys):
+def test_the_command_prints_positions_trades_settings_and_the_next_step(bars, store, tmp_path, capsys):
     (tmp_path / "held.csv").write_text("instrument,weight\nSH609001,0.2\nACME,0.1\n")
     code, out, err = make(capsys, bars, store=store, as_of="2023-03-12", holdings=tmp_path / "held.csv")
     assert (code, err) == (0, "")
@@ -78,7 +78,7 @@ def test_it_prints_positions_and_trades_with_the_settings_and_what_to_do_next(ba
     )
 
 
-def test_a_second_run_reads_the_store_and_moves_on_by_a_day_with_one_forecast(
+def test_a_second_run_reads_the_store_and_the_next_day_needs_one_forecast(
     bars, tmp_path, capsys, monkeypatch
 ):
     dates = []
@@ -95,7 +95,7 @@ def test_a_second_run_reads_the_store_and_moves_on_by_a_day_with_one_forecast(
 
 
 @pytest.mark.parametrize("weighting", SCENARIO_WEIGHTINGS[:3])
-def test_weights_over_scenarios_need_nothing_else(bars, store, tmp_path, capsys, weighting):
+def test_weights_over_scenarios_need_no_other_setting(bars, store, tmp_path, capsys, weighting):
     assert make(capsys, bars, store=store, weighting=weighting, output=tmp_path / "a.csv")[0] == 0
     weights = pd.read_csv(tmp_path / "a.csv")["target_weight"]
     assert weights.sum() == pytest.approx(0.98, abs=1e-3)

@@ -60,7 +60,7 @@ def row(out: str, name: str) -> str:
     return found
 
 
-def test_it_fills_a_store_and_says_what_it_did_and_what_comes_next(bars, tmp_path, capsys):
+def test_the_command_fills_a_store_and_prints_counts_and_the_next_command(bars, tmp_path, capsys):
     code, out, err = forecast(capsys, tmp_path / "forecasts", bars)
     assert (code, err.strip()) == (0, "")
     (stored,) = ForecastStore(tmp_path / "forecasts").forecast_sets()
@@ -101,7 +101,7 @@ def test_the_next_command_scores_the_market_from_the_store_and_computes_nothing(
     use_store(bars)
     dataset = KronosDataset({"test": SPAN}, lookback=30, horizon=3)
     model = KronosModel(str(TINY), device="cpu", samples=2, store=settings["KRONOS_STORE"])
-    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # every call fails
     assert model.predict(dataset).index.equals(dataset.windows().index)
 
 
@@ -139,7 +139,7 @@ def test_recomputed_dates_are_counted_separately(bars, tmp_path, capsys):
     assert row(out, "because bars changed") == row(out, "because files were damaged") == "1"
 
 
-def test_halves_are_a_store_of_their_own_and_the_next_command_says_so(bars, tmp_path, capsys):
+def test_float16_paths_have_their_own_folder_and_the_next_command_asks_for_it(bars, tmp_path, capsys):
     _, out, _ = forecast(capsys, tmp_path, bars, "--float16")
     assert "KRONOS_STORE_DTYPE=float16" in out
     (stored,) = ForecastStore(tmp_path).forecast_sets()
@@ -162,7 +162,7 @@ def test_workers_store_the_same_bytes_and_are_shown(bars, tmp_path, capsys, monk
     assert len(alone) == 6
 
 
-def test_a_ray_cluster_that_is_not_there_is_one_sentence(bars, tmp_path, capsys):
+def test_a_missing_ray_cluster_is_one_sentence(bars, tmp_path, capsys):
     pytest.importorskip("ray", reason="Ray is not installed")
     code, _, err = forecast(capsys, tmp_path, bars, ray="127.0.0.1:9", workers=2)
     assert code == 2
@@ -268,7 +268,7 @@ def test_without_samples_the_head_alone_is_computed_and_the_next_command_finds_i
     assert not list(tmp_path.glob("*/*/_manifest.json"))
     assert "KRONOS_SAMPLES=0" in out
     use_store(bars)
-    monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "embed", None)  # every call fails
     dataset = KronosDataset({"test": SPAN}, lookback=30, hold=5)
     model = KronosModel(str(pair), device="cpu", samples=0, store=str(tmp_path))
     assert model.predict(dataset).index.equals(dataset.windows().index)

@@ -21,7 +21,7 @@ def no_settings_of_mine(monkeypatch):
     monkeypatch.delenv("KRONOS_QLIB_DATA", raising=False)
 
 
-def test_it_fits_on_a_file_of_bars(tmp_path, capsys):
+def test_quantile_models_are_fitted_on_a_file_of_bars(tmp_path, capsys):
     tidy(panel_of(20)).to_csv(tmp_path / "made.csv", index=False)
     output = tmp_path / "quantiles"
     code, out, err = run(
@@ -34,7 +34,9 @@ def test_it_fits_on_a_file_of_bars(tmp_path, capsys):
     assert "constant quantiles" in out
 
 
-def test_it_fits_on_the_members_of_a_market_and_says_what_comes_next(tmp_path, capsys):
+def test_quantile_models_are_fitted_on_the_members_of_a_market_and_the_next_command_is_printed(
+    tmp_path, capsys
+):
     pytest.importorskip("qlib")
     market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-03-01", end="2023-04-28"))
     store, output = tmp_path / "qlib", tmp_path / "quantiles"
@@ -54,7 +56,7 @@ def test_it_fits_on_the_members_of_a_market_and_says_what_comes_next(tmp_path, c
     assert f"KRONOS_MODEL=lightgbm-quantiles:{output}" in "".join(out.split("\n"))
 
 
-def test_a_validation_that_does_not_follow_is_one_sentence(tmp_path, capsys):
+def test_a_validation_that_does_not_follow_training_is_one_sentence(tmp_path, capsys):
     code, _, err = run(
         capsys, "train", "quantiles", "--train-until", "2022-06-17", "--valid-until", "2022-06-17",
         "--output", tmp_path / "quantiles",

@@ -69,8 +69,8 @@ def test_readjusted_history_is_rescaled(tmp_path, scale, factor):
     """A split halves all prices of the vendor, a dividend lowers all factors before it."""
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[25:], scale=scale, factor=factor), None, {})
-    (told,) = new.notes
-    assert "rescaled: AAA, BBB" in told
+    (note,) = new.notes
+    assert "rescaled: AAA, BBB" in note
     whole = bars(scale=scale, factor=factor)
     for name in ("AAA", "BBB"):
         np.testing.assert_allclose(closes(new.bars, name), closes(whole, name), rtol=1e-5)
@@ -78,7 +78,7 @@ def test_readjusted_history_is_rescaled(tmp_path, scale, factor):
     np.testing.assert_allclose(volume, 1000 / scale, rtol=1e-5)
 
 
-def test_prices_that_no_ratio_joins_are_refused(tmp_path):
+def test_prices_without_a_common_ratio_are_refused(tmp_path):
     new = bars(days=DAYS[25:])
     new.loc[new["datetime"] == DAYS[27], ["open", "high", "low", "close"]] *= 1.1
     with pytest.raises(ValueError, match=r"AAA has other prices .* by 1.1 on 2024-02-07.*--overwrite"):
@@ -126,8 +126,8 @@ def test_adjusted_prices_that_are_rounded_to_cents_are_joined_by_one_ratio():
 def test_days_without_overlap_are_appended_and_reported_unless_prices_jump(tmp_path):
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[30:]), None, {})
-    (told,) = new.notes
-    assert "have no common day with the store" in told
+    (note,) = new.notes
+    assert "have no common day with the store" in note
     assert len(new.bars) == 80
     with pytest.raises(ValueError, match=r"AAA opens -5\d% from its last close .* repeat the last day"):
         append_days(folder, bars(days=DAYS[30:], scale=0.5), None, {})

@@ -138,7 +138,7 @@ def test_a_tag_cannot_change_the_address(release: str, github: FileServer) -> No
     assert not github.asked
 
 
-def test_what_is_there_is_replaced_only_on_request_and_only_if_it_was_downloaded(
+def test_an_existing_folder_is_replaced_only_on_request_and_only_if_it_was_downloaded(
     archive: bytes, tmp_path: Path
 ) -> None:
     file = tmp_path / "a.tar.gz"
@@ -205,7 +205,7 @@ def evil(path: Path, *members: tuple) -> Path:
     ],
     ids=lambda each: f"{each[0].name}-{each[0].type.decode()}-{each[0].linkname}",
 )
-def test_a_member_that_leaves_the_folder_or_is_no_file_is_refused(harm: tuple, tmp_path: Path) -> None:
+def test_a_member_that_leaves_the_folder_or_is_not_a_file_is_refused(harm: tuple, tmp_path: Path) -> None:
     archive = evil(tmp_path / "evil.tar.gz", harm)
     to = tmp_path / "deep" / "er" / "to"
     to.mkdir(parents=True)
@@ -283,7 +283,7 @@ def test_an_archive_of_something_else_is_refused(gone: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>not found</html>", gzip.compress(b"no tar", mtime=0)])
-def test_a_file_that_is_no_archive_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_archive_is_one_sentence(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "a.tar.gz"
     file.write_bytes(content)
     with pytest.raises(ValueError, match="is damaged or unsafe") as refused:

@@ -96,7 +96,7 @@ def test_parts_of_two_versions_of_a_file_are_never_joined(
     assert download(f"{server.address}/bars.tar.gz", tmp_path, limit=LIMIT).path.read_bytes() == CONTENT[::-1]
 
 
-def test_a_file_that_became_shorter_than_its_part_is_downloaded_anew(
+def test_a_file_that_became_shorter_than_its_part_is_downloaded_again(
     server: FileServer, tmp_path: Path
 ) -> None:
     server.tags = False

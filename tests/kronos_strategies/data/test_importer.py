@@ -112,7 +112,7 @@ def test_dates_keep_their_local_day(long_bars, save):
     assert kept["datetime"].equals(long_bars["datetime"].astype(kept["datetime"].dtype))
 
 
-def test_an_indexed_parquet_file_is_as_good_as_a_flat_one(long_bars, save):
+def test_an_indexed_parquet_file_gives_the_same_bars_as_a_flat_one(long_bars, save):
     kept, _ = import_bars([save(long_bars.set_index(["datetime", "instrument"]), "bars.parquet")])
     assert len(kept) == 40
 
@@ -164,7 +164,7 @@ def test_membership_leaves_out_instruments_without_bars_and_ends_open_stays_on_t
         (lambda f: f.head(0), r"bars\.csv has a header but no rows\. Pass a file with bars\."),
     ],
 )
-def test_files_that_hold_no_bars_are_refused_in_a_sentence(long_bars, save, change, says):
+def test_files_without_bars_are_refused_in_one_sentence(long_bars, save, change, says):
     with pytest.raises(ValueError, match=says):
         import_bars([save(change(long_bars))])
 
@@ -202,7 +202,7 @@ def test_how_each_file_was_read_is_reported(long_bars, save, tmp_path):
         import_bars([tmp_path / "folder"])
 
 
-def test_a_volume_of_zero_throughout_is_imported_as_none(long_bars, save):
+def test_a_volume_of_zero_throughout_is_imported_as_missing(long_bars, save):
     fx = long_bars.assign(instrument="EURUSD", volume=0, amount=0)
     kept, report = import_bars([save(pd.concat([long_bars, fx]))])
     assert report.dropped == ()
@@ -221,7 +221,7 @@ def test_codes_are_padded_equally_in_bars_and_membership(long_bars, save):
     assert (spans["instrument"].tolist(), left_out) == (["000001"], 0)
 
 
-def test_a_file_that_is_not_there_or_no_table_is_refused(tmp_path):
+def test_a_missing_file_and_a_file_that_is_not_a_table_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="Check the path"):
         import_bars([tmp_path / "nix.csv"])
     (tmp_path / "bars.xlsx").write_text("x")

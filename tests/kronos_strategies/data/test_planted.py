@@ -55,7 +55,7 @@ def test_the_rank_ic_of_sizes_is_spearmans_correlation() -> None:
 def test_the_optimum_depends_on_the_bars_up_to_its_date(effect: str) -> None:
     market = plant(PlantedConfig(effect, 0.2, names=30, days=80))
     logs = np.log(wide(market, "close"))
-    told = {
+    expected = {
         "reversal": -logs.diff(MEMORY),
         "momentum": logs.diff(MEMORY),
         "lead-lag": pd.DataFrame(np.roll(logs.diff(), -1, axis=1), logs.index, logs.columns),
@@ -64,7 +64,9 @@ def test_the_optimum_depends_on_the_bars_up_to_its_date(effect: str) -> None:
     }[effect]
     since, until = market.optimum.index[[MEMORY, -DELAY - 1]]
     pd.testing.assert_frame_equal(
-        market.optimum.loc[since:until].rank(axis=1), told.loc[since:until].rank(axis=1), check_names=False
+        market.optimum.loc[since:until].rank(axis=1),
+        expected.loc[since:until].rank(axis=1),
+        check_names=False,
     )
 
 
@@ -131,6 +133,6 @@ def test_equal_configurations_give_equal_markets_and_other_seeds_others() -> Non
         ({"days": 7}, "days=7 are too few"),
     ],
 )
-def test_a_config_that_makes_no_market_is_refused(change: dict[str, object], message: str) -> None:
+def test_invalid_configurations_are_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PlantedConfig(**change)

@@ -78,7 +78,7 @@ def run_qlib(script, store, out):
 
 @pytest.fixture(scope="module")
 def read(market, tmp_path_factory):
-    """What Qlib reads of the simulated market."""
+    """Results of Qlib on the simulated market."""
     folder = tmp_path_factory.mktemp("simulated")
     store = write_store(
         market.bars,
@@ -127,7 +127,7 @@ def test_qlib_finds_the_calendar_and_its_future(market, read):
     assert len(calendars["future"]) == len(days) + 60
 
 
-def test_the_benchmark_is_readable_but_no_instrument(market, read):
+def test_the_benchmark_is_readable_but_not_an_instrument(market, read):
     names = json.loads((read / "read.json").read_text())["names"]
     assert BENCHMARK not in names
     assert len(names) == market.config.names

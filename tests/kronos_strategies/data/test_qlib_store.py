@@ -215,7 +215,7 @@ def test_several_bars_a_day_are_refused(bars, tmp_path):
         ("bbb", "would share a folder"),
     ],
 )
-def test_symbols_that_qlib_would_lose_are_refused(bars, tmp_path, symbol, says):
+def test_symbols_that_qlib_cannot_read_are_refused(bars, tmp_path, symbol, says):
     with pytest.raises(ValueError, match=says):
         write(bars.replace({"instrument": {"AAA": symbol}}), tmp_path / "store")
     assert not any(tmp_path.iterdir())
@@ -262,7 +262,7 @@ def test_a_benchmark_from_another_time_is_refused(bars, tmp_path):
         write(bars, tmp_path / "store", benchmarks=index)
 
 
-def test_a_folder_without_manifest_is_called_no_store(tmp_path):
+def test_a_folder_without_a_manifest_is_not_a_store(tmp_path):
     with pytest.raises(FileNotFoundError, match=MANIFEST):
         read_summary(tmp_path)
 

@@ -58,7 +58,7 @@ def test_no_close_moves_further_than_the_limit(market):
     assert ((adjusted - before).abs() <= LIMIT * before + slack).where(before.notna(), True).all()
 
 
-def test_what_a_limit_held_back_comes_on_the_next_day(market):
+def test_a_move_beyond_the_limit_continues_on_the_next_day(market):
     returns = traded_returns(adjusted_closes(market))
     at_limit = returns.abs() > LIMIT - 0.002
     following = (returns.shift(-1) * np.sign(returns)).where(at_limit)
@@ -76,7 +76,7 @@ def test_without_the_planted_effect_the_signal_finds_nothing():
     assert abs(np.mean([rank_ic(c) for c in closes])) < 0.008
 
 
-def test_returns_look_like_those_of_shares(market):
+def test_returns_have_the_statistics_of_stock_returns(market):
     returns = np.log1p(traded_returns(adjusted_closes(market)))
     correlation = returns.corr(min_periods=200).to_numpy()
     index = market.benchmark["close"].pct_change()
@@ -182,6 +182,6 @@ def test_nothing_in_a_session_depends_on_a_later_one():
         ({"end": "2021-01-04"}, "fewer than 2 trading days"),
     ],
 )
-def test_a_config_that_makes_no_market_is_refused(change, says):
+def test_invalid_configurations_are_refused(change, says):
     with pytest.raises(ValueError, match=says):
         MarketConfig(**change)

@@ -62,13 +62,13 @@ def test_days_without_a_trade_or_a_price_are_left_out(store, change):
     ((name, value),) = change.items()
     file = store / f"features/bbb/{name}.day.bin"
     column = np.fromfile(file, "<f4")
-    column[6] = value  # the sixth day, behind the head
+    column[6] = value  # the sixth day, after the head
     column.tofile(file)
     got = series(store)["BBB"]
     assert list(got.index) == list(make_bars(60).index.delete(5))
 
 
-def test_a_store_without_volume_has_bars_all_the_same(store):
+def test_a_store_without_volume_has_bars(store):
     for name in NAMES:
         (store / f"features/{name.lower()}/volume.day.bin").unlink()
     got = series(store)["BBB"]
@@ -78,7 +78,7 @@ def test_a_store_without_volume_has_bars_all_the_same(store):
     assert (mapped.values[:, 4] == 0).all()
 
 
-def test_members_bring_all_their_bars_also_those_from_before_they_joined(store):
+def test_members_are_read_with_their_bars_from_before_they_joined(store):
     got = series(store, market="two")
     assert list(got) == ["AAA", "BBB"]
     assert len(got["BBB"]) == 60
@@ -137,7 +137,7 @@ def test_without_a_source_there_is_the_simulated_market(tmp_path):
     ],
     ids=["market", "instrument", "date"],
 )
-def test_what_a_store_does_not_hold_is_refused(store, settings, says):
+def test_settings_that_select_no_bars_are_refused(store, settings, says):
     with pytest.raises(ValueError, match=says):
         QlibBars(Source(store, **settings))
 

@@ -107,7 +107,7 @@ def test_a_date_that_another_run_computes_is_waited_for(predictor, windows, alon
 
 
 @pytest.mark.integration
-def test_a_script_without_a_guard_is_told_of_it(tmp_path):
+def test_a_script_without_a_main_guard_gets_an_error_that_explains_it(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from kronos_strategies.distributed import worker_pool\n"

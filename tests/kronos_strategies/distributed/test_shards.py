@@ -1,4 +1,4 @@
-"""Which shards there are, and who gets which, with workers whose news are written down."""
+"""Shards and the workers that compute them, with workers whose messages are given."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Traced:
         return self.inner.forecast(windows, sampling, progress, candles)
 
     def before(self, date: pd.Timestamp) -> None:
-        """What happens before a date is forecast."""
+        """Called before a date is forecast."""
 
     def node(self) -> str:
         """Name of the machine."""

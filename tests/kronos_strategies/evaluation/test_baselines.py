@@ -1,4 +1,4 @@
-"""Baselines use the closes they say and no later one, are scored by one rule, and know nothing of what follows."""
+"""Baselines use the documented closes and no later one, and are scored by one rule."""
 
 import numpy as np
 import pandas as pd
@@ -231,8 +231,8 @@ def test_garch_of_the_most_traded_instruments_finds_the_volatility_of_the_next_b
     keys = pd.MultiIndex.from_product([long_market.calendar[331:390], models.parameters.index])
     keys = keys.set_names(["datetime", "instrument"])
     next_bar, freedom = models.forecast(keys, 1)
-    came = long_market.lookup(long_market.log_return(1), keys).to_numpy()
-    assert np.sqrt(np.nanmean((came / next_bar) ** 2)) == pytest.approx(1, abs=0.1)
+    realized = long_market.lookup(long_market.log_return(1), keys).to_numpy()
+    assert np.sqrt(np.nanmean((realized / next_bar) ** 2)) == pytest.approx(1, abs=0.1)
     assert (freedom > 2).all()
     longer, more = models.forecast(keys, 10)
     assert (longer > next_bar).all()

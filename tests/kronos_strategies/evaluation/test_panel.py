@@ -35,13 +35,13 @@ def test_values_lie_where_pandas_unstacks_them(keys):
     assert grid.dates.name == "datetime"
 
 
-def test_there_and_back_is_the_order_of_the_keys(keys):
+def test_wide_values_return_to_the_order_of_the_keys(keys):
     grid, values = PanelIndex.from_index(keys), np.arange(11.0)
     np.testing.assert_array_equal(grid.to_long(grid.to_wide(values)), values)
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int64, object])
-def test_any_type_comes_back(keys, dtype):
+def test_values_of_any_type_are_returned_unchanged(keys, dtype):
     wide = np.arange(12).reshape(4, 3).astype(dtype)
     found = PanelIndex.from_index(keys).to_long(wide)
     assert found.dtype == dtype
@@ -88,7 +88,7 @@ def test_a_slice_of_an_index_has_its_own_dates_and_instruments_only(keys):
     assert (list(grid.dates), list(grid.instruments)) == (list(FOUR_DAYS[2:]), ["A", "C"])
 
 
-def test_more_rows_than_are_placed_at_a_time():
+def test_panels_with_more_rows_than_a_block_are_complete():
     names = [f"N{i:05}" for i in range(ROWS // 3)]
     keys = pd.MultiIndex.from_product([FOUR_DAYS, names], names=LEVELS)
     values = np.random.default_rng(0).standard_normal(len(keys))
@@ -115,11 +115,11 @@ def test_a_row_without_a_value_is_in_the_mask(keys):
 
 
 @pytest.mark.parametrize("values", [np.arange(11), np.arange(11, dtype=np.float32), np.arange(11) > 4])
-def test_what_is_wide_is_float64(keys, values):
+def test_wide_values_are_float64(keys, values):
     assert PanelIndex.from_index(keys).to_wide(values).dtype == np.float64
 
 
-def test_timezones_stay():
+def test_time_zones_are_kept():
     days = FOUR_DAYS.tz_localize("Asia/Shanghai")
     grid = PanelIndex.from_index(pd.MultiIndex.from_product([days, THREE_NAMES], names=LEVELS))
     assert grid.dates.equals(days)
@@ -131,7 +131,7 @@ def test_no_rows_give_an_empty_array(keys):
     assert isinstance(grid.dates, pd.DatetimeIndex)
 
 
-def test_a_key_twice_is_refused(keys):
+def test_a_repeated_key_is_refused(keys):
     with pytest.raises(ValueError, match=r"The scores have .*2024-01-02.*'A'.* twice. Keep one row"):
         PanelIndex.from_index(keys.append(keys[[3]]), "scores")
 
@@ -208,7 +208,7 @@ def test_a_suspension_in_between_leaves_the_label_and_counts_its_move_once(bars,
     assert np.isfinite(found.variance(5)["range-based"].loc[DAYS[47], "N07"])
 
 
-def test_what_was_known_on_a_date_stays_when_all_that_follows_is_scrambled(bars, market):
+def test_randomizing_later_bars_changes_nothing_known_on_a_date(bars, market):
     end = AT[10]
     other = market_of(randomize_future(bars, DAYS[end]))
     pd.testing.assert_frame_equal(

@@ -1,4 +1,4 @@
-"""Equal distributions cannot be told apart, others can; a model learns from bars what they have to teach."""
+"""A classifier distinguishes different distributions and not equal ones; a model learns the effect of its bars."""
 
 from __future__ import annotations
 

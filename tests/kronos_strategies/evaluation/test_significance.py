@@ -1,4 +1,4 @@
-"""Intervals agree with their formulas and libraries, and reject no skill about as often as they say."""
+"""Intervals agree with their formulas and libraries, and reject the absence of skill at their nominal rate."""
 
 import math
 
@@ -113,7 +113,7 @@ def test_undefined_dates_are_counted_and_never_zero(series, test):
 
 
 @pytest.mark.parametrize("test", TESTS)
-def test_interval_p_and_t_tell_the_same_story(series, test):
+def test_interval_and_p_agree(series, test):
     for level in (0.5, 0.9, 0.95, 0.999):
         found = test(series - series.mean() * 0.7, 2, level)
         assert (found.low > 0) == (found.p < 1 - level)
@@ -159,7 +159,7 @@ def test_a_constant_has_a_mean_and_no_test(test, level):
         (([[1.0]],), "2 dimensions"),
     ],
 )
-def test_nonsense_is_refused(arguments, reason):
+def test_invalid_arguments_are_refused(arguments, reason):
     with pytest.raises(ValueError, match=reason):
         mean_test(*arguments)
 
@@ -171,7 +171,7 @@ def test_a_test_holds_plain_numbers(series):
 
 
 @pytest.mark.parametrize("test", TESTS)
-def test_the_error_is_what_interval_and_t_are_made_of(series, test):
+def test_interval_and_t_follow_from_the_standard_error(series, test):
     found = test(series)
     assert found.mean / found.std_error == pytest.approx(found.t)
     assert found.high - found.mean == pytest.approx(stats.t.ppf(0.975, found.df) * found.std_error)
@@ -201,7 +201,7 @@ def test_the_detectable_mean_is_the_published_multiple_of_the_error(series):
     )
 
 
-def test_nothing_is_known_to_be_detectable_without_an_error():
+def test_without_an_error_the_detectable_mean_is_unknown():
     assert math.isnan(minimum_detectable_effect(mean_test([0.1] * 80)))
     assert math.isnan(minimum_detectable_effect(mean_test([0.3])))
 

@@ -1,4 +1,4 @@
-"""A market of random walks, and forecasts of it that say what is true, or what will come."""
+"""A market of random walks, and forecasts of it by the true distribution or by the realized closes."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def forecast(at: int, last: np.ndarray, log_returns: np.ndarray, names: list[str
 def walks(
     market: PricePanel, at: range | list[int] = AT, samples: int = 40, horizon: int = 6
 ) -> Iterator[Forecast]:
-    """What is true of this market: random walks with each name's own deviation, and no drift."""
+    """True forecasts of this market: random walks with each instrument's own deviation, and no drift."""
     for t in at:
         steps = np.random.default_rng(t).standard_normal((len(NAMES), samples, horizon))
         yield forecast(t, market.closes.iloc[t].to_numpy(), steps * DEVIATION[:, None, None])
 
 
 def oracles(market: PricePanel, at: range = AT, horizon: int = 6) -> Iterator[Forecast]:
-    """What will come, on each of 20 paths."""
+    """Forecasts of the realized closes, on each of 20 paths."""
     steps = np.log(market.closes).diff().to_numpy()
     for t in at:
         ahead = np.tile(steps[t + 1 : t + 1 + horizon].T[:, None], (1, 20, 1))

@@ -19,7 +19,7 @@ def panel() -> dict[str, pd.DataFrame]:
 
 
 def make_forecast(panel: dict[str, pd.DataFrame]) -> Forecast:
-    """As of the 50th bar, 19 paths of 5 bars."""
+    """A forecast as of the 50th bar, with 19 paths of 5 bars."""
     predictor = KronosPredictor(make_model(), make_tokenizer(), "cpu", max_context=64)
     known = {name: bars.iloc[:50] for name, bars in panel.items()}
     return predictor.forecast(known, SampleConfig(19, T=1.0, seed=2), horizon=H, lookback=30)

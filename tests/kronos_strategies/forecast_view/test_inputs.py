@@ -114,6 +114,6 @@ def test_a_forecast_store_is_refused_with_the_command_that_fills_it(tmp_path: Pa
         read_forecast_bars([tmp_path])
 
 
-def test_no_file_is_said_so(tmp_path: Path) -> None:
+def test_without_a_file_the_error_says_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.csv is neither a file nor a folder"):
         read_forecast_bars([tmp_path / "nowhere.csv"])

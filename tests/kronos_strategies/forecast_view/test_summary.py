@@ -100,7 +100,7 @@ def test_the_ends_of_a_normal_band_are_those_of_the_distribution() -> None:
         assert end == pytest.approx(stats.norm.ppf((1 + level) / 2), abs=1e-12)
 
 
-def test_nothing_held_back_has_no_score_and_few_paths_have_no_coverage(
+def test_without_held_back_bars_there_is_no_score_and_few_paths_have_no_coverage(
     forecast: Forecast, later: dict[str, pd.DataFrame]
 ) -> None:
     assert score_held_back(forecast, {}) is None

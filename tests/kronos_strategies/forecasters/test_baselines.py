@@ -1,4 +1,4 @@
-"""What all baselines have in common, and the known answer of each."""
+"""Properties of all baselines, and the known answer of each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_forecast_does_not_depend_on_the_windows_that_are_forecast_with_it(bas
     np.testing.assert_allclose(np.concatenate([each.paths for each in dates]), whole.paths, rtol=1e-5)
 
 
-def test_nothing_after_the_date_matters(baseline, panel):
+def test_bars_after_the_date_change_no_forecast(baseline, panel):
     tidy = pd.concat(
         [bars.reset_index().assign(instrument=name) for name, bars in panel.items()], ignore_index=True
     )
@@ -84,7 +84,7 @@ def test_another_seed_gives_other_paths_and_temperature_none(baseline, panel):
     assert cold.provenance == known.provenance
 
 
-def test_a_baseline_travels_to_another_process(baseline, panel):
+def test_a_pickled_baseline_forecasts_the_same(baseline, panel):
     copy, windows = pickle.loads(pickle.dumps(baseline)), windows_of(panel)
     np.testing.assert_array_equal(copy.forecast(windows, MANY).paths, baseline.forecast(windows, MANY).paths)
 

@@ -67,7 +67,7 @@ def windows_of(
     return Windows.rolling(panel, lookback, horizon, "B", **options)
 
 
-def test_it_forecasts_valid_candles_from_the_last_close_on(name: str) -> None:
+def test_forecasts_are_valid_candles_from_the_last_close_on(name: str) -> None:
     windows = windows_of(panel_of(), start=DAYS[190])
     forecast = load_forecaster(name, device="cpu").forecast(windows, SAMPLING)
     assert forecast.paths.shape == (len(windows), 8, HORIZON, 6)
@@ -107,13 +107,13 @@ def test_bars_before_the_context_of_the_model_are_not_read(name: str) -> None:
 def test_forecasts_have_no_unit_of_price(name: str) -> None:
     forecaster = load_forecaster(name, device="cpu")
     cheap = panel_of(1)
-    dear = {
+    expensive = {
         key: bars.assign(**{p: bars[p] * 1000 for p in ("open", "high", "low", "close")})
         for key, bars in cheap.items()
     }
     returns = [
         forecaster.forecast(windows_of(panel, start=DAYS[190]), SAMPLING).log_returns()
-        for panel in (cheap, dear)
+        for panel in (cheap, expensive)
     ]
     np.testing.assert_allclose(*returns, atol=1e-4)
 

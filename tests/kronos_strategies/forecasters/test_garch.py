@@ -1,4 +1,4 @@
-"""GARCH: known answers, the anchors of its fits, and what it says where it does not fit."""
+"""GARCH: known answers, the anchors of its fits, and warnings where a fit fails."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_fit_that_fails_is_counted_and_does_not_fail_the_others(monkeypatch):
     assert (made.paths[0] != ewma.paths[0]).any()
 
 
-def test_gjr_expects_more_variance_after_a_fall():
+def test_gjr_predicts_more_variance_after_a_fall():
     returns = garch_returns(900, 0.1, 0.02, 0.2, 0.75, 8.0, seed=6) / 100
     fall, rise = returns.copy(), returns.copy()
     fall[-1], rise[-1] = -0.04, 0.04

@@ -121,7 +121,7 @@ def test_no_label_of_training_extends_past_its_end(market) -> None:
     assert fitted(later_bars_randomized(market, once.train_until), once).trees == fitted(market, once).trees
 
 
-def test_saved_models_forecast_the_same_and_say_what_they_have_seen(
+def test_saved_models_forecast_the_same_and_state_their_training_span(
     market, model: LightGBMQuantiles, folder: Path
 ) -> None:
     loaded = load_forecaster(f"lightgbm-quantiles:{folder}")

@@ -40,7 +40,7 @@ def test_an_existing_folder_with_a_colon_is_a_checkpoint(tmp_path, monkeypatch):
     assert parse_name("run:4") is not None
 
 
-def test_a_checkpoint_loads_as_ever():
+def test_a_checkpoint_loads_as_a_predictor():
     assert isinstance(load_forecaster(TINY, device="cpu", max_context=64), KronosPredictor)
     assert load_forecaster(str(TINY), device="cpu", max_context=64).max_context == 64
 

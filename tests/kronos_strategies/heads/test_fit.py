@@ -36,7 +36,7 @@ def fitted(panel: dict[str, pd.DataFrame], **changes: object) -> tuple[ReturnHea
 
 
 def later_correlation(panel: dict[str, pd.DataFrame], **changes: object) -> float:
-    """On dates after all training dates, one bar ahead."""
+    """Correlation on dates after all training dates, one bar ahead."""
     head, hidden, keys = fitted(panel, **changes)
     late = keys.get_level_values("datetime") >= AFTER
     label = return_labels(panel, keys[late], (1,), DAYS[-1])[1]
@@ -78,7 +78,7 @@ def test_bars_after_the_validation_change_nothing() -> None:
     np.testing.assert_allclose(again(hidden[:50]), head(hidden[:50]), rtol=1e-5, atol=1e-6)
 
 
-def test_a_head_says_what_it_was_fitted_on() -> None:
+def test_a_head_states_its_training_data() -> None:
     head, _, _ = fitted(panel_of(reversal=0.3), horizons=(1, 5))
     info = head.info
     assert (info.kind, info.horizons, info.lookback, info.markets) == ("ridge", (1, 5), 30, ("made",))

@@ -29,7 +29,7 @@ HEAD = make_head(4, lookback=90, markets=("CSI 300", "S&P 500"), trained_until="
         ("paths", {}, (), "score='paths' was requested"),
     ],
 )
-def test_the_table_of_choices(
+def test_each_combination_of_head_and_setting_gives_its_score(
     score: str, change: dict[str, object], horizons: tuple[int, ...], why: str
 ) -> None:
     choice = choose_score(score, [HEAD], ScoreUse(**USE | change))
@@ -61,7 +61,7 @@ def test_what_made_a_score_is_described_by_name_hash_and_horizon() -> None:
 @pytest.mark.parametrize(
     ("market", "warned"), [("csi300", False), ("S&P 500", False), ("nifty50", True), (None, False)]
 )
-def test_a_market_that_a_head_never_saw_is_a_warning(market: str | None, warned: bool) -> None:
+def test_a_market_outside_of_the_training_of_a_head_is_a_warning(market: str | None, warned: bool) -> None:
     choice = choose_score("auto", [HEAD], ScoreUse(**USE | {"market": market}))
     assert bool(choice.warnings) == warned
     if warned:

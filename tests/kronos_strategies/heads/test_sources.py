@@ -10,7 +10,7 @@ from kronos_strategies.lookahead import check_causal
 from .markets import DAYS, keys_of, panel_of
 
 
-def test_there_are_fifteen_and_none_is_missing_after_its_longest_span() -> None:
+def test_there_are_fifteen_features_without_missing_values_after_the_longest_span() -> None:
     panel = panel_of(3)
     found = bar_features(panel, keys_of(panel, first=61))
     assert found.shape == (3 * (len(DAYS) - 61), 15)
@@ -21,7 +21,7 @@ def test_there_are_fifteen_and_none_is_missing_after_its_longest_span() -> None:
     assert row["volatility_20"] == pytest.approx(np.log(close).diff().iloc[61:81].std())
 
 
-def test_no_feature_sees_a_later_bar() -> None:
+def test_no_feature_uses_a_later_bar() -> None:
     panel = panel_of(3)
     parts = [bars.reset_index().assign(instrument=name) for name, bars in panel.items()]
 

@@ -106,9 +106,9 @@ def test_a_frozen_position_is_hedged():
 
 def test_turnover_costs_keep_what_is_held():
     given = problem(names=3, held=np.array([0.0, 0.0, 1.0]))
-    free, dear = (optimal_weights(given, rules("min_cvar", turnover_cost=cost)) for cost in (0.0, 10.0))
+    free, expensive = (optimal_weights(given, rules("min_cvar", turnover_cost=cost)) for cost in (0.0, 10.0))
     assert free[2] < 0.5
-    assert dear[2] == pytest.approx(1.0, abs=1e-6)
+    assert expensive[2] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_more_risk_aversion_means_less_risk():
@@ -212,7 +212,7 @@ def test_without_its_packages_the_error_names_the_extra(monkeypatch, package, we
 
 
 @pytest.mark.parametrize("given", ["closes", "paths"])
-def test_what_the_weighting_needs_must_be_given(given):
+def test_a_weighting_without_its_inputs_is_refused(given):
     signals, inputs = market()
     part = MarketInputs(**{given: getattr(inputs, given)})
     with pytest.raises(

@@ -28,7 +28,7 @@ def test_at_most_n_drop_positions_are_replaced_and_the_worst_leave_first():
     assert set(weights_of(signals, current, topk=3).expected) == set("ABC")
 
 
-def test_free_slots_are_filled_beyond_n_drop_and_what_has_no_score_leaves_at_once():
+def test_free_slots_are_filled_beyond_n_drop_and_instruments_without_a_score_are_sold_at_once():
     signals = ranked(9, 8, 7, 3, 2, np.nan)
     assert set(weights_of(signals, held(E=0.5, F=0.5), topk=4, n_drop=1).expected) == set("ABCD")
     assert set(weights_of(signals, held(D=0.5), topk=3, n_drop=1).expected) == set("ABC")
@@ -237,7 +237,7 @@ def test_turnover_and_participation_are_never_exceeded(case):
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-def test_a_cap_is_exceeded_only_by_what_was_held_and_never_increased(case):
+def test_only_held_positions_exceed_a_cap_and_are_never_increased(case):
     book, previous, rules, frozen, market = decided(case)
     if case[0]["score"].isna().all():
         return
@@ -254,7 +254,7 @@ def test_a_cap_is_exceeded_only_by_what_was_held_and_never_increased(case):
 
 @settings(max_examples=200, deadline=None)
 @given(cases())
-def test_what_cannot_be_traded_keeps_its_weight(case):
+def test_an_instrument_that_cannot_be_traded_keeps_its_weight(case):
     book, previous, _, frozen, _ = decided(case)
     pd.testing.assert_series_equal(book[frozen], previous[frozen], check_names=False, check_exact=True)
 

@@ -40,7 +40,7 @@ def test_an_unfilled_slot_stays_in_cash():
     assert weights_of(ranked(1, 2), topk=4) == {"A": 0.25, "B": 0.25}
 
 
-def test_no_score_is_never_bought_and_is_sold_if_held():
+def test_an_instrument_without_a_score_is_never_bought_and_is_sold_if_held():
     signals = ranked(np.nan, 1, np.inf, -np.inf, 2)
     assert weights_of(signals, held(A=0.5, Z=0.5), topk=4) == {"B": 0.25, "E": 0.25}
 
@@ -133,7 +133,7 @@ def test_the_target_volatility_is_that_of_correlated_simulated_returns(side, cor
     assert annual == pytest.approx(0.02)
 
 
-def test_a_calm_market_raises_no_leverage():
+def test_low_volatility_does_not_lead_to_leverage():
     signals = ranked(2, 1, volatility=[1e-4, 1e-4])
     book = target_weights(signals, NOTHING, PortfolioRules(topk=2, weighting="volatility_target"))
     assert book.sum() == pytest.approx(0.98)
@@ -148,13 +148,13 @@ def test_a_cap_cuts_one_instrument_and_leaves_the_rest_in_cash():
 # What is not traded
 
 
-def test_what_cannot_be_traded_keeps_its_weight_and_its_slot():
+def test_an_instrument_that_cannot_be_traded_keeps_its_weight_and_its_slot():
     signals = ranked(5, 4, 3, 2, np.nan)
     book = weights_of(signals, held(E=0.4, D=0.3), tradable=pd.Index(list("ABCD")), topk=3)
     assert book == {"E": 0.4, "A": 0.3, "B": 0.3}
 
 
-def test_what_cannot_be_traded_is_not_bought():
+def test_an_instrument_that_cannot_be_traded_is_not_bought():
     assert weights_of(ranked(3, 2, 1), tradable=pd.Index(["B", "C"]), topk=1) == {"B": 1.0}
 
 
@@ -175,7 +175,7 @@ def test_a_small_weight_is_bought_regardless_of_the_no_trade_band():
     assert weights_of(ranked(2, 1), topk=1000, no_trade_band=0.1) == {"A": 0.001, "B": 0.001}
 
 
-def test_where_the_band_would_eat_the_cash_buffer_only_the_most_overweight_are_sold():
+def test_where_the_no_trade_band_would_use_the_cash_buffer_only_the_most_overweight_are_sold():
     previous = held(A=0.324, B=0.328, C=0.327)  # targets are 0.98 / 3 = 0.32667 each; the sum is 0.979
     rules = PortfolioRules(topk=3)
     pd.testing.assert_series_equal(
@@ -236,7 +236,7 @@ def test_the_portfolio_fits_into_its_cash_or_into_what_cannot_be_traded(case):
 
 @settings(max_examples=150, deadline=None)
 @given(cases())
-def test_only_what_can_be_traded_and_has_a_finite_score_is_ever_bought(case):
+def test_only_tradable_instruments_with_a_finite_score_are_bought(case):
     signals, previous, _, tradable = case
     book = target_weights(*case)
     before = previous.reindex(book.index, fill_value=0.0)

@@ -95,7 +95,7 @@ def test_both_hold_the_same_instruments_every_day(market, topk, n_drop, limit):
     assert (most > topk) == (limit == LIMIT), "blocked sales leave one too many until the next rebalance"
 
 
-def test_what_has_no_score_is_sold_at_once_and_in_qlib_within_n_drop(market):
+def test_an_instrument_without_a_score_is_sold_at_once_and_in_qlib_within_n_drop(market):
     prices, signals = market
     date = prices.calendar[20]
     before = signals.loc[:date]

@@ -27,12 +27,12 @@ def test_two_checkpoints_and_two_settings_are_trained_forecast_and_compared(smal
         check=False,
     )
     assert process.returncode == 0, process.stderr[-3000:]
-    said = json.loads((tmp_path / "out" / "compare.json").read_text())
-    assert said["versions"] == ["first", "first narrowed", "second", "second narrowed"]
-    weights = {name: made["weights sha256"] for name, made in said["provenance"].items()}
+    result = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert result["versions"] == ["first", "first narrowed", "second", "second narrowed"]
+    weights = {name: made["weights sha256"] for name, made in result["provenance"].items()}
     assert weights["first"] == weights["first narrowed"] != weights["second"] == weights["second narrowed"]
-    assert "T=0.6, top_p=0.9" in said["provenance"]["second narrowed"]["sampling"]
-    assert said["metrics"]["rank_ic"]["first"]["dates"] == 15
-    assert said["metrics"]["rank_ic"]["second"]["difference"] != 0
-    assert [gate["passed"] for gate in said["gates"]] == [True] * 3
+    assert "T=0.6, top_p=0.9" in result["provenance"]["second narrowed"]["sampling"]
+    assert result["metrics"]["rank_ic"]["first"]["dates"] == 15
+    assert result["metrics"]["rank_ic"]["second"]["difference"] != 0
+    assert [gate["passed"] for gate in result["gates"]] == [True] * 3
     assert (tmp_path / "out" / "compare.html").is_file()

@@ -1,4 +1,4 @@
-"""What Qlib itself makes of a prediction: its own classes, on a small simulated store."""
+"""Classes of Qlib that read a prediction, on a small simulated store."""
 
 import shutil
 from pathlib import Path

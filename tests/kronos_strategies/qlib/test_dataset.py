@@ -102,7 +102,7 @@ def test_the_label_is_the_return_that_a_signal_of_that_day_can_trade(in_store, s
     assert checked > 5
 
 
-def test_suspended_days_are_no_bars(in_store, small_market):
+def test_suspended_days_are_not_bars(in_store, small_market):
     names = sorted(small_market.bars["instrument"].unique())
     end = small_market.bars["datetime"].max()
     panel = traded_bars(names, end)
@@ -221,7 +221,7 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
         ({"segments": {"test": ("2019-01-01", "2023-03-01")}}, r"starts on 2019-01-01, before the store"),
     ],
 )
-def test_what_the_store_does_not_have_is_refused_in_one_sentence(in_store, change, says):
+def test_requests_that_the_store_cannot_serve_are_refused_in_one_sentence(in_store, change, says):
     with pytest.raises((ValueError, FileNotFoundError), match=says):
         dataset(**change)
 

@@ -47,7 +47,7 @@ def start(command: list[object], folder: Path, **settings: str) -> subprocess.Po
 
 
 @pytest.mark.slow
-def test_processes_that_start_at_once_make_one_store_of_runs(tmp_path):
+def test_processes_that_start_at_the_same_time_create_one_tracking_store(tmp_path):
     import time
 
     moment = time.time() + 15  # all have loaded MLflow by then

@@ -78,7 +78,7 @@ def test_a_first_bar_without_enough_history_has_a_row_and_no_value(in_store):
 def test_statistics_of_paths_are_the_signals_of_the_stored_forecasts(in_store, tmp_path, monkeypatch):
     model = KronosModel(str(TINY), device="cpu", samples=3, store=str(tmp_path))
     expected = model.signals(KronosDataset({"test": SPAN}, lookback=30, hold=5))
-    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # every call fails
     found = features_of(handler(("paths",), samples=3, store=tmp_path))
     assert list(found.columns) == [f"PATHS_{name.upper()}" for name in SIGNALS]
     np.testing.assert_allclose(found.loc[expected.index], expected, rtol=1e-6)
@@ -86,7 +86,7 @@ def test_statistics_of_paths_are_the_signals_of_the_stored_forecasts(in_store, t
 
 def test_embeddings_are_read_again_from_the_store(in_store, tmp_path, monkeypatch):
     first = features_of(handler(store=tmp_path))
-    monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "embed", None)  # every call fails
     pd.testing.assert_frame_equal(
         features_of(handler(("alpha158", "embedding"), store=tmp_path))[first.columns], first
     )
@@ -127,7 +127,7 @@ def test_features_of_qlib_alone_load_no_checkpoint(in_store):
     assert made.training_overlap_warnings(pd.Timestamp("2000-01-03")) == []
 
 
-def test_it_warns_when_the_checkpoint_may_have_seen_the_test_dates(in_store):
+def test_a_checkpoint_that_may_have_seen_the_test_dates_is_a_warning(in_store):
     (found,) = handler().training_overlap_warnings(pd.Timestamp(SPAN[0]))
     assert "cutoff" in found
 

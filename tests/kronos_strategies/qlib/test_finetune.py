@@ -82,7 +82,7 @@ def test_the_fitted_checkpoint_is_an_artifact_that_the_pickled_model_finds_again
     assert not any((tmp_path / "cache" / "kronos-strategies" / "finetune").rglob("*.safetensors"))
 
 
-def test_a_checkpoint_that_was_deleted_is_missed_in_one_sentence(recorded, cached):
+def test_a_deleted_checkpoint_is_one_sentence(recorded, cached):
     made = fitted(model(), dataset())
     shutil.rmtree(made.tuned.folder)
     with pytest.raises(FileNotFoundError, match=r"no longer has its fine-tuned checkpoint .* call fit again"):
@@ -191,7 +191,7 @@ def test_wrong_settings_are_refused_before_anything_is_read(settings, message):
         check_finetune(settings)
 
 
-def test_a_calibration_without_paths_or_beside_another_is_refused():
+def test_a_calibration_without_paths_or_in_addition_to_another_is_refused():
     with pytest.raises(ValueError, match="fit_calibration needs paths, but samples=0"):
         model(samples=0, fit_calibration={})
     with pytest.raises(ValueError, match="calibration='none' asks for another"):

@@ -64,11 +64,11 @@ def test_a_use_that_the_head_was_not_trained_for_is_scored_by_paths(in_store, pa
 
 def test_without_samples_the_score_is_the_only_column_and_nothing_is_sampled(in_store, pair, monkeypatch):
     expected = model(pair).signals(dataset())[["score"]]
-    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # every call fails
     pd.testing.assert_frame_equal(model(pair, samples=0).signals(dataset()), expected)
 
 
-def test_without_samples_and_without_a_fitting_head_it_says_why(in_store, pair):
+def test_without_samples_and_without_a_fitting_head_the_error_says_why(in_store, pair):
     with pytest.raises(ValueError, match="a holding period of 3 bars is not one of 1, 5 and 10"):
         model(pair, samples=0).signals(dataset(hold=3))
     with pytest.raises(ValueError, match="the checkpoint has no return head"):
@@ -94,7 +94,7 @@ def test_scrambling_all_bars_after_t_changes_no_head_score_up_to_t(
 def test_scores_are_found_again_in_the_store_by_the_heads_hash(in_store, pair, tmp_path, monkeypatch):
     first = model(pair, samples=0, store=str(tmp_path)).signals(dataset())
     honest = KronosPredictor.embed
-    monkeypatch.setattr(KronosPredictor, "embed", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "embed", None)  # every call fails
     again = model(pair, samples=0, store=str(tmp_path))
     pd.testing.assert_frame_equal(again.signals(dataset()), first)
     pd.testing.assert_frame_equal(pickle.loads(pickle.dumps(again)).signals(dataset()), first)
@@ -196,7 +196,7 @@ def test_qrun_fits_scores_trades_and_reports_a_head(cache, tmp_path):
     assert "return head ridge head on" in artifacts.metadata.settings["score"]
     assert "sampling" not in artifacts.metadata.settings
     assert artifacts.paths is None
-    assert any("not trained on" in told for told in artifacts.metadata.warnings) is False
+    assert any("not trained on" in warning for warning in artifacts.metadata.warnings) is False
     signals = pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet")
     assert list(signals.columns) == ["score"]
     page = (artifact_folder(tmp_path) / "report.html").read_text()

@@ -37,10 +37,10 @@ def test_a_head_is_compared_with_paths_and_bar_features_and_their_means(small_st
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    said = json.loads((output / "compare.json").read_text())
+    result = json.loads((output / "compare.json").read_text())
     names = ["head", "paths", "bar features"]
-    assert said["versions"] == [*names, *(f"head and {name}" for name in names[1:])]
-    assert "difference" in said["metrics"]["rank_ic"]["paths"]
+    assert result["versions"] == [*names, *(f"head and {name}" for name in names[1:])]
+    assert "difference" in result["metrics"]["rank_ic"]["paths"]
     assert (output / "compare.html").is_file()
     dates = pd.read_parquet(output / "head.parquet").index.get_level_values("datetime").unique()
     days = pd.read_parquet(output / "labels.parquet").index.get_level_values("datetime").unique()

@@ -231,10 +231,8 @@ DATES = ("--start", "2024-01-03", "--train-until", "2024-01-10", "--valid-until"
 @pytest.mark.parametrize(
     "words",
     [
-        ["store", "fill", "forecasts", "--start", "2024-01-15", "--end", "2024-01-16", "--market", "crypto"],
         ["picks", "--market", "crypto"],
         ["train", "quantiles", *DATES, "--output", "fitted"],
-        ["train", "head", TINY, *DATES, "--output", "fitted"],
     ],
 )
 def test_commands_that_read_daily_bars_refuse_intraday_ones(
@@ -245,4 +243,4 @@ def test_commands_that_read_daily_bars_refuse_intraday_ones(
     assert code == 2
     assert f"has bars of 60min, and kronos {words[0]}" in " ".join(err.split())
     assert len(err.strip().splitlines()) == 1
-    assert not (tmp_path / "forecasts").exists()
+    assert not (tmp_path / "fitted").exists()

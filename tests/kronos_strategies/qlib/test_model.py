@@ -117,7 +117,7 @@ def test_scores_from_a_store_are_those_without_one_and_are_computed_once(in_stor
     kept = model(store=str(tmp_path))
     pd.testing.assert_series_equal(kept.predict(dataset()), plain, rtol=1e-4, atol=1e-6)
     again, restored = model(store=str(tmp_path)), pickle.loads(pickle.dumps(kept))
-    monkeypatch.setattr(KronosPredictor, "forecast", None)  # whoever calls it fails
+    monkeypatch.setattr(KronosPredictor, "forecast", None)  # every call fails
     for other in (again, restored):
         pd.testing.assert_series_equal(other.predict(dataset()), plain, rtol=1e-4, atol=1e-6)
     assert again.provenance == kept.provenance
@@ -150,7 +150,7 @@ def test_a_longer_horizon_scores_the_same_trade(in_store):
 
 
 def widened(known, spread: float = 0.5) -> Calibration:
-    """Of forecasts of that provenance, over two bars."""
+    """A calibration of forecasts of that provenance, over two bars."""
     moves = PathAdjustment((0.0, 0.0), (spread, spread), (0.0, 0.0))
     fit = CalibrationFit("2023-01-31", "2022-01-03", 200, 400, {POOL: moves}, (), {}, {0.9: (1.2, 1.2)})
     s = known.sampling

@@ -64,7 +64,7 @@ record:
 
 @pytest.fixture(scope="module")
 def folder(small_store, empty_record, tmp_path_factory) -> Path:
-    """Where LightGBM on Alpha158 was run twice: with Qlib's records, and with ours after them."""
+    """Folder of two runs of LightGBM on Alpha158: with Qlib's records, and with ours after them."""
     import qlib
 
     folder, before = tmp_path_factory.mktemp("lightgbm"), Path.cwd()
@@ -116,7 +116,7 @@ def test_a_run_is_a_version_by_its_id_its_artifacts_and_its_prediction(inside):
         own = found.labels[1].dropna()
         np.testing.assert_allclose(own, label.iloc[:, 0].reindex(own.index), rtol=1e-6)
         assert set(found.labels) >= {1, 5}
-        assert "5-day reversal" in found.references
+        assert "5-day reversal" in found.baselines
 
 
 def test_versions_are_compared_by_any_of_these_names(inside, capsys):
@@ -126,10 +126,10 @@ def test_versions_are_compared_by_any_of_these_names(inside, capsys):
         capsys, "compare", f"a={run_id}", f"b={artifacts / 'pred.pkl'}", f"c={other}", "--json", "out.json"
     )
     assert code == 0, err
-    said = json.loads(Path("out.json").read_text())
-    assert said["versions"] == ["a", "b", "c"]
-    assert said["metrics"]["rank_ic"]["b"]["difference"] == pytest.approx(0, abs=1e-12)
-    assert said["metrics"]["rank_ic"]["c"]["difference"] == pytest.approx(0, abs=1e-9)
+    comparison = json.loads(Path("out.json").read_text())
+    assert comparison["versions"] == ["a", "b", "c"]
+    assert comparison["metrics"]["rank_ic"]["b"]["difference"] == pytest.approx(0, abs=1e-12)
+    assert comparison["metrics"]["rank_ic"]["c"]["difference"] == pytest.approx(0, abs=1e-9)
 
 
 def test_a_run_is_reported_with_its_own_backtest(inside, capsys, tmp_path):
@@ -144,7 +144,7 @@ def test_a_run_is_reported_with_its_own_backtest(inside, capsys, tmp_path):
     )
     by_folder = load_artifacts(
         str(artifacts), "sqlite:///mlflow.db"
-    )  # positions are no tables: without weights
+    )  # positions are not tables: without weights
     assert by_folder.result is not None
     assert by_folder.result.weights.empty
     own = load_artifacts(run_id, "sqlite:///mlflow.db").result
@@ -257,7 +257,7 @@ class Evil:
 
 
 @pytest.mark.parametrize("content", [Evil(), {"a": [Evil()]}, np.memmap, pd.read_pickle, pd.HDFStore])
-def test_a_pickle_from_elsewhere_runs_nothing(tmp_path, monkeypatch, content):
+def test_an_untrusted_pickle_runs_no_code(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     Path("pred.pkl").write_bytes(pickle.dumps(content))
     with pytest.raises(ValueError, match=r"pred.pkl cannot be read as a table of pandas and numpy"):

@@ -21,7 +21,7 @@ from .conftest import artifact_folder, qrun
 METRICS = ("ic", "icir", "rank_ic", "rank_icir", "annual_return", "sharpe", "max_drawdown")
 
 
-def test_it_runs_from_any_folder_and_makes_its_market_on_first_use(run, cache):
+def test_qrun_works_from_any_folder_and_simulates_its_market_on_first_use(run, cache):
     process, _ = run
     assert process.returncode == 0, process.stderr[-3000:]
     assert (cache / "kronos-strategies" / "simulated-v2" / "calendars" / "day.txt").is_file()
@@ -29,7 +29,7 @@ def test_it_runs_from_any_folder_and_makes_its_market_on_first_use(run, cache):
     assert "KRONOS_QLIB_DATA" in process.stderr
 
 
-def test_it_prints_one_table_and_the_paths_of_what_it_saved(run):
+def test_qrun_prints_one_table_and_the_paths_of_saved_files(run):
     process, folder = run
     assert re.search(r"Kronos .*[+−]0\.\d{4}", process.stdout)
     for name in ("12-1 momentum", "5-day reversal", "strategy, net of costs", "benchmark", "equal weight"):
@@ -62,7 +62,7 @@ def test_strategy_metrics_are_net_of_costs_and_compounded(run):
     assert traded["cost"].sum() > 0
 
 
-def test_what_carries_qlibs_name_is_what_qlib_logged(run):
+def test_metrics_with_the_name_of_qlib_are_those_that_qlib_logged(run):
     _, folder = run
     metrics = json.loads((artifact_folder(folder) / "metrics.json").read_text())
     analysis = pd.read_pickle(

@@ -229,7 +229,7 @@ def test_the_report_reads_each_forecast_with_the_calibration_of_its_version(runs
     assert artifacts.provenance.model == "kronos_tiny, rolling"
 
 
-def test_what_cannot_roll_is_refused_in_one_sentence(in_store):
+def test_settings_that_cannot_roll_are_refused_in_one_sentence(in_store):
     with pytest.raises(ValueError, match="has nothing to fit"):
         rolling(finetune=None)
     with pytest.raises(ValueError, match="step=0 is too small"):
@@ -251,7 +251,7 @@ def test_what_cannot_roll_is_refused_in_one_sentence(in_store):
 
 
 def settings(store, **more: str) -> dict[str, str]:
-    """Of `configs/kronos_rolling.yaml` on the small store: three versions of two steps."""
+    """Settings of `configs/kronos_rolling.yaml` on the small store: three versions of two steps."""
     return {
         "KRONOS_QLIB_DATA": str(store),
         "KRONOS_MARKET": "all",

@@ -137,7 +137,9 @@ def test_costs_lots_and_limits_of_the_exchange_apply_and_cash_is_never_overdrawn
 
 def test_a_suspended_instrument_keeps_its_weight_and_the_others_get_the_rest(signals, small_market):
     closes = wide_closes(small_market)
-    strategy = Recording(signal=signals, rules={"topk": 16, "rank_buffer": 8})  # nearly everybody is held
+    strategy = Recording(
+        signal=signals, rules={"topk": 16, "rank_buffer": 8}
+    )  # nearly all instruments are held
     run(strategy)
     frozen = 0
     for seen, previous, tradable, chosen in strategy.decided.values():
@@ -150,7 +152,7 @@ def test_a_suspended_instrument_keeps_its_weight_and_the_others_get_the_rest(sig
     assert closes.loc[SPAN[0] : SPAN[1]].isna().any(axis=None)
 
 
-def test_it_rebalances_every_n_days_from_the_first_signal_and_rests_between(signals):
+def test_the_strategy_rebalances_every_n_days_from_the_first_signal_and_not_in_between(signals):
     late = signals.loc["2023-03-08":]
     strategy = Recording(signal=late, rules={"topk": 5}, every=4)
     report, books = run(strategy)
@@ -237,7 +239,7 @@ def test_a_rebalance_without_a_result_trades_nothing_and_the_report_counts_it(si
         ({"every": 0}, "every must be at least 1 day, got 0"),
     ],
 )
-def test_what_qlib_cannot_trade_is_refused_before_the_backtest(signals, settings, message):
+def test_settings_that_qlib_cannot_trade_are_refused_before_the_backtest(signals, settings, message):
     with pytest.raises(ValueError, match=message):
         KronosWeightStrategy(signal=signals, **settings)
 

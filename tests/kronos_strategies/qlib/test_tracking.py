@@ -24,7 +24,7 @@ SPAN = ("--start", "2023-05-08", "--end", "2023-06-09")
 
 @pytest.fixture(scope="module")
 def folder(run, cache) -> Path:
-    """Where the run was started."""
+    """Folder in which the run was started."""
     process, folder = run
     assert process.returncode == 0, process.stderr[-3000:]
     return folder
@@ -49,7 +49,7 @@ def record(run_id: str, folder: Path):
     return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").get_run(run_id).data
 
 
-def test_model_settings_data_and_code_are_on_record(run_id, folder):
+def test_model_settings_data_and_code_are_recorded(run_id, folder):
     params, metrics = record(run_id, folder).params, record(run_id, folder).metrics
     assert params["kronos.model"] == str(TINY)
     assert (params["kronos.samples"], params["kronos.horizon"], params["kronos.hold"]) == ("2", "6", "5")
@@ -118,7 +118,7 @@ def test_report_makes_the_same_page_again_by_id_and_by_folder(run_id, inside, ca
         assert (tmp_path / name[:4].strip("/") / "report.html").read_bytes() == logged
 
 
-def test_a_run_differs_from_its_own_forecasts_by_exactly_nothing(run_id, inside):
+def test_a_run_and_its_own_forecasts_have_a_difference_of_exactly_zero(run_id, inside):
     (store,) = (inside / "forecasts").glob("*/*")
     candidates = [load_input(each, "sqlite:///mlflow.db", None, 5) for each in (run_id, f"store={store}")]
     assert [candidate.version.name for candidate in candidates] == [f"kronos_tiny-{run_id[:8]}", "store"]
@@ -145,10 +145,10 @@ def test_kronos_forecast_is_on_record_and_compares_by_its_id(run_id, inside, cap
         "--html", "compare.html", "--gate", "rank_ic>=-1",
     )  # fmt: skip
     assert code == 0, err
-    said = json.loads(Path("compare.json").read_text())
-    assert said["versions"] == ["first", "other"]
-    assert said["metrics"]["rank_ic"]["other"]["difference"] != 0
-    assert said["provenance"]["other"]["sampling"].startswith("2 paths, T=0.5")
+    written = json.loads(Path("compare.json").read_text())
+    assert written["versions"] == ["first", "other"]
+    assert written["metrics"]["rank_ic"]["other"]["difference"] != 0
+    assert written["provenance"]["other"]["sampling"].startswith("2 paths, T=0.5")
     assert Path("compare.html").stat().st_size > 1_000_000
     assert "Passed" in out
 

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def contrast(a: str, b: str) -> float:
-    """From 1 to 21, of two colors written "#rrggbb" or "rgb(r, g, b)"."""
+    """Contrast from 1 to 21 of two colors written "#rrggbb" or "rgb(r, g, b)"."""
     low, high = sorted((_luminance(a), _luminance(b)))
     return (high + 0.05) / (low + 0.05)
 

@@ -19,7 +19,7 @@ def simulated() -> Simulated:
 
 @pytest.fixture(scope="session")
 def report(simulated) -> Report:
-    """Of every study."""
+    """A report with every evaluation."""
     return Report(
         title="Kronos on csi300",
         sample_counts={"member rows": 12000, "no trade that day": 345, "compared": 11655},

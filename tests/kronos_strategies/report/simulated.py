@@ -54,7 +54,7 @@ class Simulated:
 
     @property
     def days(self) -> pd.DatetimeIndex:
-        """Of the scores."""
+        """Dates of the scores."""
         return pd.DatetimeIndex(self.market.calendar[WARM_UP : WARM_UP + self.dates])
 
     def long(self, wide: pd.DataFrame) -> pd.Series:
@@ -63,12 +63,12 @@ class Simulated:
 
     def score(self, skill: float, seed: int) -> pd.Series:
         """Knows `skill` of the return to come, and is noise that lasts for the rest."""
-        came = self.market.forward_return(HOLD)
+        realized = self.market.forward_return(HOLD)
         noise = pd.DataFrame(
-            np.random.default_rng(seed).standard_normal(came.shape), came.index, came.columns
+            np.random.default_rng(seed).standard_normal(realized.shape), realized.index, realized.columns
         )
         noise = noise.ewm(span=8).mean()
-        known = came.div(came.std(axis=1), axis=0).fillna(0.0)
+        known = realized.div(realized.std(axis=1), axis=0).fillna(0.0)
         return self.long(skill * known + noise.div(noise.std(axis=1), axis=0))
 
     @cached_property
@@ -161,7 +161,7 @@ class Simulated:
         return evaluate_portfolio(self.result(), self.exposures, trials)
 
     def versions(self) -> Comparison:
-        """One that is as good as the baseline, a better one and a worse one."""
+        """A reference, and versions that are as good, better and worse."""
         base, noise = self.score(0.06, 1), self.score(0.0, 2)
         scores = {
             "base": base,

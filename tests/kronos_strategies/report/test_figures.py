@@ -160,7 +160,7 @@ def test_a_noisy_series_is_shown_by_week_only_if_it_is_long(days):
     assert weekly.iloc[0] == 2.0  # Monday to Friday
 
 
-def test_differences_are_of_every_version_but_the_baseline(report):
+def test_every_version_but_the_reference_has_a_difference(report):
     table = report.versions.table
     rows = table[(table["metric"] == "rank_ic") & (table["version"] != "base")]
     (dots,) = comparison.differences(report.versions, "rank_ic").data

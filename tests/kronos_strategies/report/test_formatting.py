@@ -49,14 +49,14 @@ def test_a_missing_number_is_a_dash(show, value):
         (bars(5), "5 bars"),
     ],
 )
-def test_numbers_read_well(shown, text):
+def test_numbers_have_separators_signs_and_the_given_decimals(shown, text):
     assert shown == text
 
 
 @pytest.mark.parametrize(
     ("words", "text"), [(["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
 )
-def test_words_are_listed(words, text):
+def test_words_are_joined_by_commas_and_and(words, text):
     assert listing(words) == text
 
 

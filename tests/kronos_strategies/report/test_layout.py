@@ -38,7 +38,7 @@ def test_missing_dates_and_booleans_have_a_text():
     assert shown.rows[1].cells[0].key == ""
 
 
-def test_own_row_and_asides_are_marked():
+def test_the_subject_and_baselines_are_marked():
     frame = pd.DataFrame({"name": ["ours", "other", "naive"]})
     shown = table("t", "", frame, (text("name", "Name"),), highlight="ours", baseline_rows=1)
     assert [row.kind for row in shown.rows] == ["highlight", "", "baseline"]

@@ -70,7 +70,7 @@ def show_as(page, scheme: str) -> None:
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
 
 
-def test_every_chart_is_drawn_without_a_complaint_or_a_request(opened):
+def test_every_chart_is_drawn_without_a_console_message_or_a_request(opened):
     page = opened()
     drawn = scroll_through(page)
     assert len(drawn) >= 30
@@ -79,7 +79,7 @@ def test_every_chart_is_drawn_without_a_complaint_or_a_request(opened):
     assert page.execute_script(REQUESTED) == []
 
 
-def test_charts_out_of_sight_wait_until_they_come_near(opened):
+def test_charts_are_drawn_when_they_come_close_to_the_screen(opened):
     page = opened()
     page.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 200))")
     assert page.execute_script(NEAR) < len(page.find_elements("css selector", ".chart")) / 2

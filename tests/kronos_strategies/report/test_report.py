@@ -49,7 +49,7 @@ def strict(text: str) -> dict:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_saves_the_page_first_and_everything_next_to_it(report, tmp_path):
+def test_saving_writes_the_page_first_and_all_other_files_next_to_it(report, tmp_path):
     paths = save_report(report, tmp_path / "new" / "folder")
     names = [path.name for path in paths]
     assert names[:2] == ["report.html", "metrics.json"]
@@ -65,7 +65,7 @@ def test_a_command_quoted_in_a_warning_is_set_as_code(report):
 
 
 @pytest.mark.parametrize("absent", SECTIONS)
-def test_an_evaluation_of_none_has_no_section_no_entry_and_no_file(report, tmp_path, absent):
+def test_an_evaluation_that_is_none_has_no_section_no_entry_and_no_file(report, tmp_path, absent):
     less = dataclasses.replace(report, **{absent: None})
     page = page_of(less)
     for section in SECTIONS:
@@ -245,7 +245,7 @@ def render_of(report) -> str:
     return render(Named(**{f.name: getattr(report, f.name) for f in dataclasses.fields(report)}))
 
 
-def test_the_page_asks_for_nothing_outside_itself(report):
+def test_the_page_requests_no_external_resource(report):
     page = page_of(report)
     assert "default-src 'none'" in page
     assert not re.search(r"https?:|url\(|@import|<iframe|<base", page)

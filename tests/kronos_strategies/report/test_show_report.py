@@ -1,4 +1,4 @@
-"""The terminal says what the page says, and what is undefined is a dash."""
+"""The terminal shows the metrics of the page, and a dash where they are undefined."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from kronos_strategies.report.formatting import decimals_2, signed
 from kronos_strategies.report.summary import report_warnings
 
 
-def test_it_prints_the_main_metrics_every_warning_and_the_files_written(report, capsys):
+def test_the_summary_has_the_main_metrics_every_warning_and_the_files_written(report, capsys):
     show_report(report, ["some/report.html"])
     out = capsys.readouterr().out
     own = report.signal.table.iloc[0]

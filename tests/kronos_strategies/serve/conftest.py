@@ -61,7 +61,7 @@ def load(name: str) -> KronosPredictor:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Until it is true."""
+    """Wait until the condition is true."""
     end = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < end, "it never became true"
@@ -101,7 +101,7 @@ def runner() -> JobRunner:
 
 @pytest.fixture
 def client(forecasts: Forecasts, runner: JobRunner) -> TestClient:
-    """What the page would be, if it were Python."""
+    """A client that sends the requests of the page."""
     app = make_app(forecasts, Reports(), runner, PORT)
     return TestClient(app, base_url=f"http://127.0.0.1:{PORT}")
 

@@ -99,9 +99,7 @@ PATHS = (
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("host", [OWN, "evil.example"])
-def test_every_answer_has_the_headers_that_keep_it_in_its_place(
-    path: str, host: str, client: TestClient
-) -> None:
+def test_every_answer_has_the_security_headers(path: str, host: str, client: TestClient) -> None:
     answer = client.get(path, headers={"host": host})
     headers = answer.headers
     policy = headers["content-security-policy"]
@@ -132,7 +130,7 @@ def test_the_page_loads_its_own_files_only(client: TestClient) -> None:
         "/static/page.css%00", "/api/data/..%2f0", "/api/data/%2fetc",
     ],
 )  # fmt: skip
-def test_nothing_but_the_named_files_is_sent(path: str, client: TestClient) -> None:
+def test_only_the_named_files_are_sent(path: str, client: TestClient) -> None:
     answer = client.get(path)
     assert answer.status_code == 404
     assert set(answer.json()) == {"error"}
@@ -215,7 +213,7 @@ def test_a_forecast_is_cancelled_between_instruments_while_the_rest_answers(
 
 
 @pytest.mark.parametrize("path", ["", "/events", "/chart?instrument=AAA", "/table.csv", "/steps.csv"])
-def test_an_unknown_forecast_is_said_so(path: str, client: TestClient) -> None:
+def test_an_unknown_forecast_is_not_found(path: str, client: TestClient) -> None:
     answer = client.get(f"/api/forecasts/unknown{path}")
     assert (answer.status_code, answer.json()) == (
         404, {"error": "This forecast is no longer kept. Make it again."},

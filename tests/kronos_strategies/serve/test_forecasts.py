@@ -36,7 +36,7 @@ class Stopped(Job):
 
 @pytest.fixture(scope="module")
 def expected(folder: Path):
-    """What `kronos forecast` computes."""
+    """The forecast of `kronos forecast`."""
     bars = read_forecast_bars([folder / "daily"], as_of=f"{DATE:%Y-%m-%d}")
     predictor = load(TINY)
     return forecast_bars(
@@ -184,7 +184,7 @@ def test_a_time_of_day_holds_back_the_bars_after_it(client: TestClient, forecast
         ({"path": "/etc"}, "path: Extra inputs are not permitted."),
     ],
 )
-def test_what_is_not_offered_is_refused_before_anything_is_computed(
+def test_unknown_choices_are_refused_before_anything_is_computed(
     change: dict, sentence: str, client: TestClient
 ) -> None:
     answer = client.post("/api/forecasts", json=asked(**change))
@@ -223,7 +223,7 @@ def test_too_many_paths_to_keep_are_refused_after_the_chosen_instrument(
     assert len(job.result.whole.table) == 1
 
 
-def test_an_unknown_checkpoint_or_calibration_is_said_at_the_start(folder: Path) -> None:
+def test_an_unknown_checkpoint_or_calibration_is_refused_at_the_start(folder: Path) -> None:
     data = offer_data([folder / "daily"])
     with pytest.raises(ValueError, match="nowhere' is not a folder"):
         Forecasts(data, [str(folder / "nowhere")], load)

@@ -11,7 +11,7 @@ from .conftest import LIMIT, ended, wait_for
 
 
 def events_of(job: Job, after: int = 0) -> list[Event | None]:
-    """All events, followed to the end."""
+    """All events of a job, until its end."""
 
     async def follow() -> list[Event | None]:
         return [event async for _, event in job.follow(after)]
@@ -88,7 +88,7 @@ def test_only_the_last_jobs_are_kept(runner: JobRunner) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_closing_lets_followers_go_while_the_work_still_runs(runner: JobRunner) -> None:
+def test_closing_ends_the_followers_while_the_work_still_runs(runner: JobRunner) -> None:
     go = threading.Event()
     job = runner.start(lambda job: go.wait(LIMIT) and None)
     threading.Timer(0.05, runner.close).start()

@@ -79,7 +79,7 @@ def ranked(page) -> list[str]:
     return [each.text for each in page.find_elements("css selector", "#table tbody th")]
 
 
-def test_a_forecast_is_drawn_and_ranked_without_a_complaint_and_without_another_host(opened, served):
+def test_a_forecast_is_drawn_and_ranked_without_a_console_message_or_another_host(opened, served):
     page = opened()
     assert page.find_element("name", "rank").is_selected()
     forecast(page)

@@ -113,7 +113,7 @@ def test_links_out_of_a_folder_are_neither_listed_nor_sent(out: Path, client: Te
     assert file_inside(out, "compare.html") == (out / "compare.html").resolve()
 
 
-def test_missing_folders_and_stores_are_said_at_the_start(tmp_path: Path) -> None:
+def test_missing_folders_and_stores_are_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere is not a folder of reports"):
         Reports(None, [tmp_path / "nowhere"])
     with pytest.raises(FileNotFoundError, match=r"There is no record of runs at .*mlflow\.db.*--tracking"):

@@ -41,7 +41,7 @@ def raw(address: str, request: str) -> bytes:
         "/reports/../../etc/passwd", "/reports/x/../../../../etc/passwd", "/static/%00", "/static/page.css%2f..",
     ],
 )  # fmt: skip
-def test_paths_that_no_client_has_cleaned_lead_nowhere(path: str, served: str) -> None:
+def test_raw_paths_outside_of_the_folder_are_not_found(path: str, served: str) -> None:
     host = served.removeprefix("http://")
     answer = raw(served, f"GET {path} HTTP/1.1\nHost: {host}\nConnection: close\n\n")
     assert answer.split(b" ", 2)[1] in (b"404", b"400")
@@ -56,7 +56,7 @@ def test_paths_that_no_client_has_cleaned_lead_nowhere(path: str, served: str) -
         "Host: evil.example\nX-Forwarded-Host: {host}", "Host: {host}\nSec-Fetch-Site: cross-site",
     ],
 )  # fmt: skip
-def test_foreign_requests_are_refused_on_the_wire(lines: str, served: str) -> None:
+def test_raw_requests_of_other_hosts_and_origins_are_refused(lines: str, served: str) -> None:
     host = served.removeprefix("http://")
     request = f"GET /api/choices HTTP/1.1\n{lines.format(host=host)}\nConnection: close\n\n"
     answer = raw(served, request)

@@ -1,4 +1,4 @@
-"""What a fill computes, and what it leaves alone."""
+"""A fill computes missing and changed dates only."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def test_windows_that_do_not_match_their_specification_are_refused(tmp_path, pre
         ForecastStore(tmp_path).fill(predictor, windows, spec, SAMPLING)
 
 
-def test_a_window_that_is_there_twice_is_refused_by_name(tmp_path, predictor, windows):
+def test_a_repeated_window_is_refused_by_name(tmp_path, predictor, windows):
     with pytest.raises(ValueError, match=r"2024-02-12.*AAA.*twice"):
         ForecastStore(tmp_path).fill(predictor, windows[np.array([0, 1, 0])], SPEC, SAMPLING)
 
@@ -222,7 +222,7 @@ def flip(path, at: int) -> None:
 
 
 @pytest.mark.parametrize("where", [0.0, 0.3, 0.6, 0.999])
-def test_a_flipped_bit_is_found_on_reading_and_mended_by_the_next_fill(tmp_path, spy, windows, where):
+def test_a_flipped_bit_is_found_on_reading_and_repaired_by_the_next_fill(tmp_path, spy, windows, where):
     store = ForecastStore(tmp_path)
     forecast_set = store.fill(spy, windows, SPEC, SAMPLING).forecast_set
     (path,) = (forecast_set.folder / "date=2024-02-14").glob("*.parquet")
@@ -247,7 +247,7 @@ def test_a_truncated_file_is_not_a_forecast(tmp_path, spy, windows, left):
     assert store.fill(spy, windows, SPEC, SAMPLING).found.damaged == (pd.Timestamp("2024-02-14"),)
 
 
-def test_two_files_of_a_date_are_one_too_many_and_become_one(tmp_path, spy, windows):
+def test_of_two_files_of_a_date_one_is_removed(tmp_path, spy, windows):
     store = ForecastStore(tmp_path)
     forecast_set = store.fill(spy, windows, SPEC, SAMPLING).forecast_set
     (path,) = (forecast_set.folder / "date=2024-02-14").glob("*.parquet")
@@ -258,7 +258,7 @@ def test_two_files_of_a_date_are_one_too_many_and_become_one(tmp_path, spy, wind
     assert len(list((forecast_set.folder / "date=2024-02-14").glob("*.parquet"))) == 1
 
 
-def test_what_a_killed_process_left_half_written_never_counts_and_is_removed(tmp_path, spy, windows):
+def test_files_half_written_by_a_killed_process_are_never_read_and_are_removed(tmp_path, spy, windows):
     store = ForecastStore(tmp_path)
     forecast_set = store.fill(spy, windows[:4], SPEC, SAMPLING).forecast_set
     remnant = date_folder(forecast_set.folder, pd.Timestamp("2024-02-13")) / ".0123-4567.parquet.tmp"
@@ -358,10 +358,10 @@ def test_progress_counts_the_windows_that_are_due(tmp_path, predictor, windows):
     assert seen[-1] == (36, 36)
 
 
-# Beside others
+# Several processes
 
 
-def test_a_date_that_somebody_else_holds_is_left_for_the_end(tmp_path, predictor, windows):
+def test_a_date_that_another_process_holds_is_left_for_the_end(tmp_path, predictor, windows):
     store = ForecastStore(tmp_path)
     forecast_set = store.fill(predictor, windows[:4], SPEC, SAMPLING).forecast_set
     date = pd.Timestamp("2024-02-13")
@@ -381,7 +381,7 @@ def test_a_date_that_somebody_else_holds_is_left_for_the_end(tmp_path, predictor
     assert len(forecast_set) == 15
 
 
-def test_a_date_that_somebody_else_finished_is_not_computed_again(tmp_path, predictor, windows):
+def test_a_date_that_another_process_finished_is_not_computed_again(tmp_path, predictor, windows):
     store, dated = ForecastStore(tmp_path), WindowsByDate(windows)
     late = dated.dates[-1]
 

@@ -1,4 +1,4 @@
-"""What a file holds, and what comes back from it."""
+"""The contents of a file, and the forecast that is read from it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def forecast_set(tmp_path, predictor, windows) -> ForecastSet:
     return ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING).forecast_set
 
 
-def test_every_bit_of_a_forecast_comes_back(forecast):
+def test_a_forecast_is_read_back_bit_for_bit(forecast):
     back = from_parquet(to_parquet(forecast, "float32"), forecast.provenance)
     np.testing.assert_array_equal(back.paths, forecast.paths)
     np.testing.assert_array_equal(back.timestamps, forecast.timestamps)
@@ -44,12 +44,12 @@ def test_every_bit_of_a_forecast_comes_back(forecast):
     assert back.provenance == forecast.provenance
 
 
-def test_a_forecast_that_no_tokenizer_made_comes_back_without_a_decoded_close(forecast):
+def test_a_forecast_without_a_tokenizer_is_read_back_without_a_decoded_close(forecast):
     bare = dataclasses.replace(forecast, decoded_close=None)
     assert from_parquet(to_parquet(bare, "float32"), forecast.provenance).decoded_close is None
 
 
-def test_halves_are_within_a_4096th_of_each_windows_largest_move(forecast):
+def test_float16_paths_are_within_a_4096th_of_the_largest_move_of_each_window(forecast):
     # Amounts far beyond the largest half (65,504) and a feature that does not move at all.
     paths = forecast.paths.copy()
     paths[..., FEATURES.index("amount")] *= 1e6
@@ -64,7 +64,7 @@ def test_halves_are_within_a_4096th_of_each_windows_largest_move(forecast):
     np.testing.assert_array_equal(back.last_bar, wide.last_bar)
 
 
-def test_halves_take_less_space_and_give_nearly_the_same_signals(tmp_path, predictor, windows):
+def test_float16_paths_take_less_space_and_give_nearly_the_same_signals(tmp_path, predictor, windows):
     sampling, windows = SampleConfig(samples=400), windows[:8]
     whole, half = (
         ForecastStore(tmp_path, dtype).fill(predictor, windows, SPEC, sampling)
@@ -116,7 +116,7 @@ def test_a_flipped_bit_in_a_summary_is_found_without_reading_the_file(forecast_s
         forecast_set.frame()
 
 
-def test_a_date_that_is_not_there_is_named_with_what_is(forecast_set):
+def test_a_missing_date_is_named_with_the_stored_span(forecast_set):
     with pytest.raises(
         ValueError, match=r"no forecast of 2024-03-04.*15 dates, 2024-02-12.*kronos store fill"
     ):
@@ -129,7 +129,7 @@ def test_iterating_gives_each_date_once_in_order(forecast_set):
     assert len(forecast_set) == 15
 
 
-def test_coverage_puts_each_date_in_one_place(forecast_set, windows, panel):
+def test_coverage_lists_each_date_once(forecast_set, windows, panel):
     longer = Windows.rolling(panel, 20, 3, "B", start="2024-02-26", end="2024-03-06")
     (forecast_set.folder / "date=2024-02-28").rename(forecast_set.folder / "gone")
     covered = forecast_set.coverage(WindowsByDate(longer))

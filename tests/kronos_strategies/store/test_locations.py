@@ -83,7 +83,7 @@ def test_a_second_fill_computes_only_what_is_missing_or_changed(url, spy, panel,
     assert len(date_files(filled.forecast_set.folder)) == 15, "older objects are removed"
 
 
-def test_what_is_not_whole_is_found_when_it_is_read_and_a_strange_object_is_replaced(url, predictor, windows):
+def test_an_incomplete_object_is_found_on_reading_and_an_unknown_one_is_replaced(url, predictor, windows):
     filled = ForecastStore(url).fill(predictor, windows, SPEC, SAMPLING)
     first, second, *_ = date_files(filled.forecast_set.folder)
     first.write_bytes(first.read_bytes()[:-1])

@@ -1,4 +1,4 @@
-"""What a store says of itself: contents, damage, and garbage."""
+"""Contents, damage and garbage of a store are listed."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_folder_of_an_earlier_format_is_garbage_and_one_of_a_later_format_is_n
     assert len(find_folders(folder)) == 2
 
 
-def test_files_of_others_stay(folder):
+def test_files_that_are_not_of_the_store_are_kept(folder):
     foreign = shard(folder).parent / "notes.txt"
     foreign.write_text("mine")
     flip(shard(folder))
@@ -183,7 +183,7 @@ def test_a_damaged_date_is_computed_again_with_a_line_that_says_so(folder, predi
     assert verify_store(folder).problems == ()
 
 
-def test_what_is_no_folder_is_refused_by_name(tmp_path):
+def test_a_path_that_is_not_a_folder_is_refused_by_name(tmp_path):
     for call in (find_folders, verify_store, lambda store: collect_garbage(store, dry_run=True)):
         with pytest.raises(FileNotFoundError, match="nothing is not a folder"):
             call(tmp_path / "nothing")
@@ -199,7 +199,7 @@ def test_a_link_to_elsewhere_is_neither_verified_nor_deleted(folder, tmp_path_fa
     assert (outside / "precious.parquet").read_text() == "mine"
 
 
-def test_a_folder_that_is_no_date_is_a_problem_and_does_not_stop_the_list(folder):
+def test_a_folder_that_is_not_a_date_is_a_problem_and_does_not_stop_the_list(folder):
     odd = shard(folder).parents[1] / "date=soon"
     odd.mkdir()
     (odd / "a.parquet").write_text("x")

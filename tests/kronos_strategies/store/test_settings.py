@@ -1,4 +1,4 @@
-"""What names a folder, and what a manifest says."""
+"""The names of folders, and the contents of a manifest."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_models_folder_is_its_name_as_any_file_system_takes_it_and_its_weights
     assert len(settings(model=model).folder.parts) == 2
 
 
-def test_what_changes_no_number_changes_no_settings_hash(settings):
+def test_settings_that_change_no_number_do_not_change_the_hash(settings):
     same = settings(trained_until="2024-06-30", revision="abc", data_sha256="d")
     assert same.settings_sha256 == settings().settings_sha256
     assert (

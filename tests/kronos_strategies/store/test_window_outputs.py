@@ -118,7 +118,7 @@ def test_a_damaged_date_is_computed_again(reader, head, windows, tmp_path):
     assert len(reader.dates) == 1
 
 
-def test_what_stops_it_costs_a_chunk(reader, head, windows, tmp_path, monkeypatch):
+def test_an_interrupted_computation_loses_one_chunk(reader, head, windows, tmp_path, monkeypatch):
     store, honest = ForecastStore(tmp_path), reader.inner.embed
 
     def fails(windows, progress=None):
@@ -155,7 +155,7 @@ def test_hidden_states_are_kept_to_the_bit_and_computed_once(reader, windows, tm
     assert len(reader.asked) == asked
 
 
-def test_forecasts_of_the_same_store_are_not_disturbed(reader, head, windows, predictor, tmp_path):
+def test_outputs_do_not_change_the_forecasts_of_the_same_store(reader, head, windows, predictor, tmp_path):
     store = ForecastStore(tmp_path)
     store.head_outputs(reader, head, windows, SPEC)
     store.embeddings(reader, windows, SPEC)

@@ -21,7 +21,7 @@ def drawn(index: pd.MultiIndex, seed: int) -> pd.Series:
 
 
 def version(name: str, label: pd.Series, skill: float, seed: int) -> Version:
-    """Of correlation `skill` with the label, apart from the others."""
+    """A version with correlation `skill` with the label, independent of the others."""
     noise = drawn(label.index, seed)
     return Version(name, skill * label / label.std() + np.sqrt(1 - skill**2) * noise)
 

@@ -74,7 +74,7 @@ def test_the_order_of_versions_changes_the_order_only(comparison):
     pd.testing.assert_frame_equal(left, right)
 
 
-def test_an_identical_version_differs_by_exactly_nothing():
+def test_an_identical_version_has_a_difference_of_exactly_zero():
     found = compare_versions(
         [GOOD, Version("again", GOOD.score.sample(frac=1, random_state=0))], LABEL, label_horizon=1
     )
@@ -150,7 +150,7 @@ def test_other_horizons_do_not_change_the_headline():
     )
 
 
-def test_losses_that_all_have_are_metrics_and_less_is_better():
+def test_losses_that_all_versions_have_are_metrics_and_lower_is_better():
     noise = drawn(INDEX, 3)
     with_losses = [
         Version(

@@ -43,7 +43,7 @@ def test_a_worse_version_fails_an_equal_and_a_better_one_pass(text, comparison):
     assert passed(text, comparison) == {"copy": True, "worse": False, "better": True}
 
 
-def test_an_identical_version_differs_by_exactly_nothing_and_passes_without_any_margin(comparison):
+def test_an_identical_version_has_a_difference_of_exactly_zero_and_passes_without_a_margin(comparison):
     result = check_gate(Gate("rank_ic", ">=", 0.0), comparison)[0]
     assert (result.version, result.difference, result.bound, result.passed) == ("copy", 0.0, 0.0, True)
 
@@ -100,12 +100,12 @@ def test_a_gate_reads_as_it_is_written():
         ("crps>=-0.005", r"wrong sign: for crps, lower is better. Write <="),
     ],
 )
-def test_a_gate_that_cannot_be_meant_is_refused(text, reason, comparison):
+def test_a_gate_with_an_unknown_metric_or_the_wrong_sign_is_refused(text, reason, comparison):
     with pytest.raises(ValueError, match=reason):
         check_gate(Gate.parse(text), comparison)
 
 
-def test_too_few_dates_are_no_pass():
+def test_too_few_dates_do_not_pass():
     few = [Version(name, drawn(INDEX, seed).iloc[: 15 * 30]) for seed, name in enumerate("ab")]
     comparison = compare_versions(few, LABEL, label_horizon=10)
     with pytest.raises(ValueError, match=r"'b' and 'a' have rank_ic on 15 common dates, too few.*span 10"):

@@ -115,7 +115,7 @@ def test_dates_are_paired_and_one_that_either_lacks_is_left_out():
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-16])
-def test_what_differs_by_rounding_only_does_not_differ(noise):
+def test_values_that_differ_by_rounding_only_have_a_difference_of_zero(noise):
     a = pd.Series(np.random.default_rng(0).standard_normal(60))
     b = a * (1 + noise * np.random.default_rng(1).standard_normal(60))
     test = paired_test(b, a, 1)
@@ -150,7 +150,7 @@ def test_holm_counts_defined_p_only():
     assert np.isnan(holm(np.array([np.nan]))).all()
 
 
-def test_the_baseline_has_its_mean_and_no_test():
+def test_the_reference_has_its_mean_and_no_test():
     of = figures(*np.random.default_rng(0).standard_normal((3, 200)))
     row = paired_table({"ic": of}, "b", 4, 0).set_index("version").loc["b"]
     own = mean_test(of["b"], 4)
@@ -207,13 +207,13 @@ def losses(*means: float, dates: int = 300, seed: int = 1) -> pd.DataFrame:
     return pd.DataFrame(values, columns=list("abcdef")[: len(means)])
 
 
-def test_the_best_stays_a_far_worse_one_leaves_and_a_twin_of_the_best_stays():
+def test_the_set_has_the_best_version_and_its_copy_and_excludes_a_far_worse_one():
     p = mcs_pvalues(losses(0.0, 0.01, 0.5), 1, 0)
     assert (p[["a", "b"]] > 0.1).all()
     assert p["c"] < 0.01
 
 
-def test_it_is_that_of_arch():
+def test_the_confidence_set_is_that_of_arch():
     given = losses(0.0, 0.06, 0.1)
     test = MCS(given.to_numpy(), 0.1, 1000, 10, "R", "stationary", seed=3)
     test.compute()
@@ -222,7 +222,7 @@ def test_it_is_that_of_arch():
     np.testing.assert_array_equal(mcs_pvalues(given, 5, 3), expected)
 
 
-def test_the_better_of_two_equal_versions_is_thrown_out_seldom():
+def test_one_of_two_equal_versions_is_rarely_excluded():
     out = [(mcs_pvalues(losses(0.0, 0.0, dates=120, seed=seed), 1, 0) <= 0.1).any() for seed in range(60)]
     assert np.mean(out) < 0.25  # 10 % in large samples
 

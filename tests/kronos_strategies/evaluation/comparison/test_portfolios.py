@@ -79,7 +79,7 @@ def test_realized_volatility_is_that_of_whole_blocks():
     net = pd.Series([0.01, -0.01, 0.02, -0.02, 0.5], pd.bdate_range("2024-01-01", periods=5))
     found = realized_volatility(net, 2, 252)
     np.testing.assert_allclose(found, np.array([0.01, 0.02]) * 252**0.5)
-    assert list(found.index) == [net.index[1], net.index[3]], "the last bar alone is no block"
+    assert list(found.index) == [net.index[1], net.index[3]], "the last bar alone is not a block"
 
 
 def test_a_portfolio_of_twice_its_target_deviates_by_the_target_and_varies_as_one_on_target():

@@ -35,7 +35,7 @@ LAYOUTS = {
     "dates in a zone": FRAME.tz_localize("Asia/Shanghai", level="datetime"),
     "seconds": FRAME.reset_index().astype({"datetime": "datetime64[s]"}),
     "categories": FRAME.reset_index().astype({"instrument": "category"}),
-    "others beside score": FRAME.assign(volatility=1.0, industry="banks"),
+    "others next to score": FRAME.assign(volatility=1.0, industry="banks"),
     "any name": FRAME.rename(columns={"score": "prediction"}),
     "no name": FRAME.set_axis([0], axis=1),
     "shuffled": FRAME.sample(frac=1, random_state=0),
@@ -85,7 +85,7 @@ def test_integers_missing_values_and_halves_are_floats(tmp_path):
         (FRAME.rename(index=str, level="datetime").rename_axis([None, None]), r"no datetime"),
     ],
 )
-def test_what_is_unclear_is_refused(frame, reason, tmp_path):
+def test_ambiguous_layouts_are_refused(frame, reason, tmp_path):
     with pytest.raises(ValueError, match=reason):
         read_version(write(frame, tmp_path))
 
@@ -138,7 +138,7 @@ INDEX = rows(dates=6, names=4, start="2024-01-01")
 
 
 def part(*, drop=(), undefined=(), seed=0) -> pd.Series:
-    """Of INDEX, without some rows, and others NaN or infinite."""
+    """Scores on INDEX without some rows, and others NaN or infinite."""
     series = drawn(INDEX, seed)
     series.iloc[list(undefined)] = [np.nan, np.inf, -np.inf][: len(undefined)]
     return series.drop(INDEX[list(drop)])
@@ -279,7 +279,7 @@ def at_three(series: pd.Series) -> pd.Series:
         ((part(), part().droplevel("datetime")), None, r"scores of 'b' lack the index level 'datetime'"),
     ],
 )
-def test_what_cannot_be_aligned_is_refused_and_says_why(scores, label, reason):
+def test_versions_that_cannot_be_aligned_are_refused_with_the_reason(scores, label, reason):
     with pytest.raises(ValueError, match=reason):
         common(*scores, label=label)
 

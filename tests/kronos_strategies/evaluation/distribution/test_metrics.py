@@ -74,14 +74,14 @@ def test_pit_of_a_calibrated_forecast_is_uniform(rng):
 
 @pytest.mark.parametrize(("samples", "level"), [(9, 0.8), (10, 0.8), (19, 0.9), (20, 0.9), (20, 0.5)])
 def test_a_band_covers_its_level_at_few_samples(rng, samples, level):
-    drawn, came = rng.standard_normal((ROWS, samples)), rng.standard_normal(ROWS)
-    assert covered(drawn, came, level).mean() == pytest.approx(level, abs=0.02)
+    drawn, observed = rng.standard_normal((ROWS, samples)), rng.standard_normal(ROWS)
+    assert covered(drawn, observed, level).mean() == pytest.approx(level, abs=0.02)
 
 
 def test_numpys_own_quantiles_would_cover_less(rng):
-    drawn, came = rng.standard_normal((ROWS, 20)), rng.standard_normal(ROWS)
+    drawn, observed = rng.standard_normal((ROWS, 20)), rng.standard_normal(ROWS)
     low, high = np.quantile(drawn, [0.05, 0.95], axis=1)
-    assert ((low <= came) & (came <= high)).mean() < covered(drawn, came, 0.9).mean() - 0.05
+    assert ((low <= observed) & (observed <= high)).mean() < covered(drawn, observed, 0.9).mean() - 0.05
 
 
 @pytest.mark.parametrize(("level", "needed"), [(0.8, 9), (0.9, 19), (0.5, 3), (0.95, 39)])
@@ -93,7 +93,7 @@ def test_a_band_that_the_samples_cannot_reach_is_refused(level, needed):
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 80.0])
-def test_a_level_is_a_share(level):
+def test_a_level_outside_of_0_to_1_is_refused(level):
     with pytest.raises(ValueError, match="level must be a nominal coverage"):
         covered(np.zeros((1, 200)), np.zeros(1), level)
 
@@ -107,19 +107,19 @@ def test_crps_is_the_sum_written_out(rng):
 
 
 @pytest.mark.parametrize("samples", [2, 5, 20])
-def test_fair_crps_does_not_know_how_many_samples_there_are(rng, samples):
-    drawn, came = rng.standard_normal((ROWS, samples)), rng.standard_normal(ROWS)
+def test_fair_crps_does_not_depend_on_the_number_of_samples(rng, samples):
+    drawn, observed = rng.standard_normal((ROWS, samples)), rng.standard_normal(ROWS)
     truth = 1 / math.sqrt(math.pi)  # of a perfect standard normal forecast
-    assert crps_fair(drawn, came).mean() == pytest.approx(truth, abs=0.015)
-    assert crps_ensemble(drawn, came).mean() == pytest.approx(truth * (1 + 1 / samples), abs=0.015)
+    assert crps_fair(drawn, observed).mean() == pytest.approx(truth, abs=0.015)
+    assert crps_ensemble(drawn, observed).mean() == pytest.approx(truth * (1 + 1 / samples), abs=0.015)
 
 
 def test_for_evenly_drawn_samples_the_truth_lies_between_the_two(rng):
     even = stats.norm.ppf((np.arange(16) + rng.random((ROWS, 16))) / 16)  # one in each 16th
-    came = rng.standard_normal(ROWS)
-    truth = crps_normal(np.zeros(ROWS), np.ones(ROWS), came).mean()
-    assert crps_fair(even, came).mean() < truth - 0.01
-    assert crps_ensemble(even, came).mean() > truth
+    observed = rng.standard_normal(ROWS)
+    truth = crps_normal(np.zeros(ROWS), np.ones(ROWS), observed).mean()
+    assert crps_fair(even, observed).mean() < truth - 0.01
+    assert crps_ensemble(even, observed).mean() > truth
 
 
 def test_normal_crps_is_its_integral():
@@ -161,7 +161,7 @@ DAYS = pd.bdate_range("2024-01-01", periods=6)
 
 
 def wide(*names: list[float]) -> pd.DataFrame:
-    """One column a name."""
+    """One column per instrument."""
     return pd.DataFrame(dict(enumerate(names)), index=DAYS[: len(names[0])], dtype=float)
 
 

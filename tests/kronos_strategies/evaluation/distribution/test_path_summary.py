@@ -1,4 +1,4 @@
-"""A row a window is kept of the paths, and it is the same after a turn on disk."""
+"""The paths are summarized in one row per window, which is read back from disk unchanged."""
 
 import weakref
 from dataclasses import replace
@@ -56,7 +56,7 @@ def test_the_score_of_all_paths_is_the_signals(market, kept):
     assert list(kept.score_by_num_paths) == [1, 2, 4, 8, 16, 32, 40]
 
 
-def test_the_score_of_k_paths_knows_only_the_first_k(market):
+def test_the_score_of_k_paths_uses_the_first_k_only(market):
     one = next(iter(walks(market)))
     few = type(one)(one.paths[:, :4], one.index, one.timestamps, one.last_bar, one.provenance)
     np.testing.assert_allclose(scores_by_num_paths(one, 1)[4], scores_by_num_paths(few, 1)[4], rtol=1e-12)
@@ -71,13 +71,13 @@ def test_losses_are_the_rows_that_the_means_are_of(market, kept):
             mean = losses[f"crps_h{score.horizon}"].groupby("datetime").mean().mean()
             assert mean == pytest.approx(score.crps.mean, rel=1e-9)
     date, name = losses.index[17]
-    came = market.variance(5)["close-to-close"].loc[date, name]
+    realized = market.variance(5)["close-to-close"].loc[date, name]
     assert losses.loc[(date, name), "qlike_h5"] == pytest.approx(
-        float(qlike(np.array(came), np.array(kept.summary.loc[(date, name), (5, "variance")])))
+        float(qlike(np.array(realized), np.array(kept.summary.loc[(date, name), (5, "variance")])))
     )
 
 
-def test_it_is_read_back_from_disk_unchanged(kept, tmp_path):
+def test_a_summary_is_read_back_from_disk_unchanged(kept, tmp_path):
     kept.write(tmp_path)
     read = PathSummary.read(tmp_path)
     for name in ("summary", "score_by_num_paths", "fan_charts"):
@@ -101,7 +101,7 @@ def test_paths_of_one_date_are_freed_before_the_next(market):
     assert len(seen) == 5
 
 
-def test_no_forecast_is_refused(market):
+def test_a_summary_of_no_forecast_is_refused(market):
     with pytest.raises(ValueError, match="no forecasts"):
         summarize_forecasts([], market, (1,), hold=1)
 
@@ -131,7 +131,7 @@ def doubled() -> Postprocessing:
     return Postprocessing(made)
 
 
-def test_what_is_kept_is_of_calibrated_paths_and_of_those_as_sampled(market, doubled, tmp_path):
+def test_a_summary_has_calibrated_paths_and_those_as_sampled(market, doubled, tmp_path):
     raw, _ = summarize_forecasts(narrow(market), market, HORIZONS, hold=2)
     kept, known = summarize_forecasts(narrow(market), market, HORIZONS, hold=2, post=doubled)
     pd.testing.assert_frame_equal(kept.uncalibrated, raw.summary)
@@ -177,7 +177,7 @@ def test_a_few_instruments_and_dates_are_kept_and_the_last_date_is_one_of_them(f
     assert frame["datetime"].max() == DAYS[AT[-1]]
 
 
-def test_dates_lie_evenly_however_many_there_are(market):
+def test_chosen_dates_are_evenly_spaced_for_any_number_of_dates(market):
     for count in (1, 5, 12, 13, 60):
         at = list(AT[:count])
         kept = fans_of(walks(market, at), market)["datetime"].unique()
@@ -214,14 +214,14 @@ def test_bands_are_quantiles_of_the_sampled_closes(frame, market):
 def test_the_most_traded_instruments_before_the_first_forecast_are_chosen(market):
     traded = market.amounts.copy()
     traded.loc[: DAYS[AT[0]], ALL[7 : 7 + FAN_INSTRUMENTS]] *= 1000
-    traded.loc[DAYS[AT[0] + 1] :, ALL[:FAN_INSTRUMENTS]] *= 1_000_000  # nobody knows of these yet
+    traded.loc[DAYS[AT[0] + 1] :, ALL[:FAN_INSTRUMENTS]] *= 1_000_000  # not known on the date
     other = PricePanel(market.opens, market.closes, traded, market.range_variance)
     assert sorted(fans_of(walks(market), other)["instrument"].unique()) == sorted(
         ALL[7 : 7 + FAN_INSTRUMENTS]
     )
 
 
-def test_what_has_not_come_yet_is_missing(market):
+def test_closes_after_the_last_bar_are_missing(market):
     last = len(DAYS) - 3
     ahead = np.zeros((len(ALL), 4, 2))
     near = fans_of([forecast(last, market.closes.iloc[last].to_numpy(), ahead)], market)
@@ -234,5 +234,5 @@ def test_what_has_not_come_yet_is_missing(market):
     assert near.loc[near["step"] <= 0, "close"].notna().all()
 
 
-def test_no_forecast_has_no_fan(market):
+def test_without_forecasts_there_is_no_fan_chart(market):
     assert FanChartData(market).frame().empty

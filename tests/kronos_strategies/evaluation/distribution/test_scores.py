@@ -108,17 +108,17 @@ def test_a_true_distribution_is_calibrated_and_beats_the_random_walk(scores):
 def test_the_random_walk_is_normal_with_the_deviation_of_20_days_times_the_root_of_the_horizon(
     market, scores, horizon
 ):
-    came = np.log(market.closes.shift(-horizon) / market.closes)
+    realized = np.log(market.closes.shift(-horizon) / market.closes)
     scale = market.closes.pct_change().rolling(20).std() * np.sqrt(horizon)
-    within = [(came.abs() <= z * scale).iloc[AT].to_numpy().mean() for z in (1.2815516, 1.6448536)]
+    within = [(realized.abs() <= z * scale).iloc[AT].to_numpy().mean() for z in (1.2815516, 1.6448536)]
     found = distribution(scores, RANDOM_WALK, horizon)
     assert [found.coverage[level].mean for level in (0.8, 0.9)] == pytest.approx(within)
     assert within == pytest.approx([0.8, 0.9], abs=0.05)
-    crps = crps_normal(np.zeros(came.shape), scale.to_numpy(), came.to_numpy())[AT]
+    crps = crps_normal(np.zeros(realized.shape), scale.to_numpy(), realized.to_numpy())[AT]
     assert found.crps.mean == found.crps_ensemble.mean == pytest.approx(crps.mean())
 
 
-def test_paths_that_are_too_calm_are_called_so(market):
+def test_paths_with_half_of_the_volatility_have_too_low_coverage(market):
     def halved() -> Iterator[Forecast]:
         for each in walks(market):
             start = each.last_bar[:, None, None, :1]
@@ -144,7 +144,7 @@ def test_dates_without_an_outcome_yet_are_undefined():
     assert distribution(found, MODEL, 1).crps.undefined == 1
 
 
-def test_a_path_through_zero_spoils_no_metric(market):
+def test_a_path_below_zero_leaves_the_metrics_of_all_outcomes_defined(market):
     def violent() -> Iterator[Forecast]:
         for each in walks(market):
             each.paths[0, 0, 2:] = -1

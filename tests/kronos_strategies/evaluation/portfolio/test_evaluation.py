@@ -69,8 +69,10 @@ def test_metrics_have_all_their_names_and_are_json(book):
     figures = evaluate_portfolio(book(WEIGHTS)).metrics()
     own = "annual_return volatility sharpe sharpe_low sharpe_high psr dsr trials sortino calmar max_drawdown"
     costs = "gross_annual_return gross_sharpe annual_cost turnover break_even_bps"
-    beside = "{0}_annual_return {0}_sharpe {0}_max_drawdown beta_{0} active_return_{0} information_ratio_{0}"
-    benchmarks = [name for b in ("benchmark", "equal_weight") for name in beside.format(b).split()]
+    by_benchmark = (
+        "{0}_annual_return {0}_sharpe {0}_max_drawdown beta_{0} active_return_{0} information_ratio_{0}"
+    )
+    benchmarks = [name for b in ("benchmark", "equal_weight") for name in by_benchmark.format(b).split()]
     ours = [name for name in figures if not name.startswith("qlib_")]
     assert ours == [*own.split(), *costs.split(), *benchmarks]
     assert len(figures) == len(ours) + 9
@@ -189,7 +191,7 @@ def test_active_return_is_alpha_and_what_beta_adds_to_the_market():
     assert row["active_return"] == pytest.approx(row["alpha"] + (row["beta"] - 1) * market().mean() * 252)
 
 
-def test_the_information_ratio_is_annualised_and_active_return_over_tracking_error():
+def test_the_information_ratio_is_annualized_active_return_over_tracking_error():
     net = market() + market(1)
     row, other = (table(net, n, index=market()).loc["index"] for n in (252, 100))
     assert row["information_ratio"] == pytest.approx(market(1).mean() / market(1).std() * np.sqrt(252))
@@ -204,7 +206,7 @@ def test_the_interval_is_that_of_the_mean_of_differences():
     assert row["low"] < row["active_return"] < row["high"]
 
 
-def test_the_interval_holds_no_skill_95_times_of_100():
+def test_the_interval_covers_zero_95_times_of_100_without_skill():
     rows = [table(market() + market(seed) - 0.0004, index=market()).loc["index"] for seed in range(1, 201)]
     assert np.mean([row["low"] <= 0 <= row["high"] for row in rows]) == pytest.approx(0.95, abs=0.035)
 

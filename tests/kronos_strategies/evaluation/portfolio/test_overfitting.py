@@ -1,4 +1,4 @@
-"""CSCV: splits by hand, noise is overfit half of the time, and skill that lasts never."""
+"""CSCV: splits by hand; noise is overfit half of the time, and lasting skill never."""
 
 import math
 from itertools import combinations

@@ -54,7 +54,7 @@ def test_a_year_has_252_bars_by_default(figure):
     assert figure(drawn()) == figure(drawn(), 252) != figure(drawn(), 238)
 
 
-def test_a_total_loss_stays_one():
+def test_a_total_loss_has_an_annual_return_of_minus_one():
     returns = pd.Series([0.1, -1.0, 0.5])
     assert annual_return(returns) == -1.0
     assert max_drawdown(returns) == -1.0
@@ -97,7 +97,7 @@ def test_constant_returns_have_no_sharpe_and_no_volatility(level, bars):
     assert math.isnan(volatility(returns)) if bars == 1 else volatility(returns) == 0.0
 
 
-def test_leverage_leaves_sharpe_alone():
+def test_leverage_does_not_change_the_sharpe_ratio():
     returns = pd.Series(np.random.default_rng(0).normal(0.001, 0.01, 50))
     assert sharpe(3e-6 * returns) == pytest.approx(sharpe(returns))
     assert sharpe(-returns) == pytest.approx(-sharpe(returns))
@@ -153,7 +153,7 @@ def test_a_bar_without_a_return_leaves_wealth_where_it_was():
     np.testing.assert_allclose(drawdowns(pd.Series([0.1, -0.2, np.nan, 0.1])), [0, -0.2, -0.2, -0.12])
 
 
-def test_a_fortune_beyond_all_numbers_is_undefined():
+def test_wealth_beyond_the_range_of_floats_is_undefined():
     assert math.isnan(annual_return(pd.Series([30.0])))
 
 
@@ -204,7 +204,7 @@ def test_a_month_without_a_return_is_empty_and_not_zero():
     assert table.loc[2024, 2] == pytest.approx(0.1)
 
 
-def test_what_is_lost_stays_lost():
+def test_losses_of_more_than_everything_return_minus_one_in_month_and_year():
     days = pd.to_datetime(["2024-01-02", "2024-01-03", "2024-01-04"])
     assert month_table(pd.Series([-1.5, -1.5, 0.1], days)).loc[2024, [1, "year"]].tolist() == [-1.0, -1.0]
 
@@ -242,7 +242,7 @@ def test_a_first_bar_loss_is_a_drawdown():
     assert (fall.start, fall.trough, fall.end, fall.bars) == (LONG_DAYS[0], LONG_DAYS[0], LONG_DAYS[1], 1)
 
 
-def test_what_is_not_recovered_has_no_end_and_all_bars_to_the_last():
+def test_a_drawdown_without_recovery_has_no_end_and_lasts_to_the_last_bar():
     table = deepest_drawdowns(stream(0.1, -0.1, 0.2, -0.3, 0.1, 0.1))
     assert table["depth"].tolist() == pytest.approx([-0.3, -0.1])
     assert table["end"].isna().tolist() == [True, False]
@@ -250,7 +250,7 @@ def test_what_is_not_recovered_has_no_end_and_all_bars_to_the_last():
 
 
 @pytest.mark.parametrize("fall", [0.05, 0.3])
-def test_back_to_the_very_high_is_recovered_despite_rounding(fall):
+def test_a_return_to_the_exact_high_is_a_recovery_despite_rounding(fall):
     table = deepest_drawdowns(stream(0.1, -fall, 1 / (1 - fall) - 1, 0.0, 0.1))
     assert table["end"].tolist() == [LONG_DAYS[2]]
 
@@ -321,7 +321,7 @@ def test_each_cost_is_taken_of_what_is_traded(gross, turnover):
     assert table.loc[0, "annual_return"] == annual_return(gross, 100)
 
 
-def test_dearer_trades_leave_less(gross, turnover):
+def test_higher_costs_lower_the_return(gross, turnover):
     table = cost_table(gross, turnover, 252)
     assert (table.diff().iloc[1:] < 0).all(axis=None)
 
@@ -333,7 +333,7 @@ def test_costs_do_not_matter_without_trades(gross):
     assert math.isnan(break_even_bps(gross, still))
 
 
-def test_at_break_even_nothing_is_left_on_average(gross, turnover):
+def test_at_break_even_costs_the_mean_return_is_zero(gross, turnover):
     bps = break_even_bps(gross, turnover)
     assert (gross - turnover * bps / 1e4).mean() == pytest.approx(0, abs=1e-15)
     table = cost_table(gross, turnover, 252)
@@ -351,7 +351,7 @@ def test_a_bar_that_lacks_its_return_or_its_turnover_is_left_out(gross, turnover
     assert break_even_bps(gapped, unknown) == pytest.approx(break_even_bps(gross[kept], turnover[kept]))
 
 
-def test_a_cost_of_everything_is_a_total_loss():
+def test_costs_of_the_whole_portfolio_are_a_total_loss():
     table = cost_table(pd.Series([0.1, 0.1]), pd.Series([300.0, 300.0]), 252)
     assert table.loc[50].drop("sharpe").tolist() == [-1.0, -1.0]
 
@@ -393,7 +393,7 @@ def test_qlib_ignores_a_drawdown_from_the_first_bar():
     assert figures["net_max_drawdown"] == 0
 
 
-def test_of_minutes_a_year_has_as_many_as_qlib_counts():
+def test_a_year_of_minutes_has_as_many_bars_as_in_qlib():
     risk_analysis = pytest.importorskip("qlib.contrib.evaluate").risk_analysis
     ours = qlib_metrics(drawn_by_day(0), pd.DataFrame(index=QLIB_DAYS), 238 * 240 / 5)
     theirs = risk_analysis(drawn_by_day(0), freq="5min")["risk"]

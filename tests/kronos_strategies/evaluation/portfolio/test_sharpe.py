@@ -1,4 +1,4 @@
-"""PSR and DSR are those of the papers, and the interval holds the truth as often as it says."""
+"""PSR and DSR are those of the papers, and the interval has its nominal coverage."""
 
 import math
 
@@ -58,13 +58,13 @@ def test_dsr_of_known_trials_is_that_of_skfolio():
 
 
 @pytest.mark.parametrize("trials", [10, 100, 1000])
-def test_the_best_that_is_expected_is_the_mean_of_the_best(trials):
+def test_the_expected_maximum_is_the_mean_of_simulated_maxima(trials):
     rng = np.random.default_rng(trials)
     best = np.mean([rng.standard_normal(trials).max() for _ in range(4000)])
     assert expected_max_sharpe(trials, 0.5) == pytest.approx(0.5 * best, abs=0.03)
 
 
-def test_the_best_of_many_without_skill_is_seen_through():
+def test_the_best_of_many_without_skill_is_not_significant_once_deflated():
     trials = np.random.default_rng(0).normal(0, 0.01, (25, 60, 250))
     ratios = trials.mean(axis=2) / trials.std(axis=2)
     best = [pd.Series(of[place]) for of, place in zip(trials, ratios.argmax(axis=1), strict=True)]
@@ -109,7 +109,7 @@ def interval(returns: pd.Series) -> np.ndarray:
     return bootstrap_interval(returns, sharpe_block_length(returns), seed=0)
 
 
-def test_the_interval_is_annualised_as_the_ratio_is():
+def test_the_interval_is_annualized_as_the_ratio_is():
     study = infer_sharpe(drawn(0), bars_per_year=100)
     np.testing.assert_allclose([study.low, study.high], 10 * interval(drawn(0)))
     assert study.sharpe == sharpe(drawn(0), 100)

@@ -136,7 +136,7 @@ def test_a_horizon_beyond_the_data_is_undefined_and_leaves_the_others_alone(scor
     assert list(found["rank_ic"].isna()) == [False, True, True]
 
 
-def test_skill_at_one_date_is_gone_when_the_score_is_late(score, noise):
+def test_skill_for_one_date_disappears_at_a_lag(score, noise):
     found = rank_ic_by_lag(score, score + noise, (0, 1, 2), 1)
     assert found["rank_ic"][0] > 0.6
     assert found["rank_ic"][[1, 2]].abs().max() < 0.03
@@ -292,7 +292,7 @@ def test_a_copy_has_a_difference_of_zero(own, label):
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan])
-def test_a_score_that_ranks_nothing_is_undefined_and_not_zero(own, label, value):
+def test_a_constant_or_missing_score_is_undefined_and_not_zero(own, label, value):
     found = table({"own": own, "persistence": np.full_like(own, value)}, label)
     assert list(found.index) == ["own", "persistence"]
     row = found.loc["persistence"]

@@ -67,7 +67,7 @@ def test_the_headline_is_the_mean_of_coefficients_by_date(study, scores, labels)
     assert (study.name, study.hold, study.overlap) == ("own", 5, 5)
 
 
-def test_agrees_with_alphalens(study, scores, labels):
+def test_coefficients_agree_with_alphalens(study, scores, labels):
     alphalens = pytest.importorskip("alphalens")
     index = INDEX.set_names(["date", "asset"])
     data = pd.DataFrame({"1D": labels[5].to_numpy(), "factor": scores["own"].to_numpy()}, index).dropna()
@@ -75,7 +75,7 @@ def test_agrees_with_alphalens(study, scores, labels):
     np.testing.assert_allclose(study.by_date["own"]["rank_ic"].dropna(), expected, atol=1e-12)
 
 
-def test_dates_without_a_label_are_counted_and_are_no_zeros(study):
+def test_dates_without_a_label_are_counted_and_are_not_zeros(study):
     figures = study.metrics()
     assert (figures["dates"], figures["undefined_dates"]) == (115, 5)
     assert study.by_date["own"]["rank_ic"].tail(5).isna().all()
@@ -156,7 +156,7 @@ def test_without_exposures_there_is_nothing_to_be_neutral_to(scores, labels):
     assert not [name for name in study.metrics() if "neutral" in name]
 
 
-def test_bad_columns_make_undefined_rows_and_spoil_no_other(study, scores, labels, exposures):
+def test_invalid_columns_make_undefined_rows_and_do_not_change_others(study, scores, labels, exposures):
     bad = scores.assign(empty=np.nan, infinite=np.inf)
     found = evaluate_signal(bad, labels.assign(**{"60": np.nan}).rename(columns={"60": 60}), 5, exposures)
     pd.testing.assert_frame_equal(found.table.iloc[:3], study.table)
@@ -302,7 +302,7 @@ def test_dates_without_a_top_are_undefined_and_so_is_the_date_after(score):
 
 
 @pytest.mark.parametrize("dates", [0, 1])
-def test_a_single_date_has_none_before_it(score, dates):
+def test_a_single_date_has_no_turnover(score, dates):
     assert len(top_turnover(score[:dates], 5)) == len(rank_autocorrelation(score[:dates])) == dates
     assert np.isnan(top_turnover(score[:dates], 5)).all()
     assert np.isnan(rank_autocorrelation(score[:dates])).all()

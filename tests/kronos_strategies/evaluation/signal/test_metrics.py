@@ -50,14 +50,14 @@ def pair() -> tuple[pd.Series, pd.Series]:
     return score.mask(rng.random(len(index)) < 0.2), label.mask(rng.random(len(index)) < 0.2)
 
 
-def test_agrees_with_qlib(pair):
+def test_coefficients_agree_with_qlib(pair):
     calc_ic = pytest.importorskip("qlib.contrib.eva.alpha").calc_ic
     found = information_coefficients(*pair)
     for name, expected in zip(("ic", "rank_ic"), calc_ic(*pair), strict=True):
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12)
 
 
-def test_agrees_with_scipy_over_instruments_with_both_values(pair):
+def test_coefficients_agree_with_scipy_over_instruments_with_both_values(pair):
     both = pd.concat(pair, axis=1).dropna()
     days = [(day[0], day[1]) for _, day in both.groupby(level="datetime")]
     found = information_coefficients(*pair)
@@ -83,7 +83,7 @@ DRAWS = {
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 @pytest.mark.parametrize("draw", DRAWS)
-def test_agrees_with_scipy_for_any_distribution(draw, missing):
+def test_coefficients_agree_with_scipy_for_any_distribution(draw, missing):
     rng = np.random.default_rng(0)
     score = DRAWS[draw](rng, (8, 700)).astype(float)
     label = rng.standard_normal(score.shape).round(2)
@@ -141,7 +141,7 @@ def test_an_infinite_value_counts_as_missing(pair, infinite):
     )
 
 
-def test_rank_ic_sees_the_order_only(pair):
+def test_rank_ic_depends_on_the_order_only(pair):
     score, label = pair
     pd.testing.assert_series_equal(
         information_coefficients(np.exp(score), label**3)["rank_ic"],
@@ -266,7 +266,7 @@ def test_dates_and_instruments_in_common_but_no_row_are_refused(pair):
         information_coefficients(score[odd], label[~odd])
 
 
-def test_nothing_at_all_is_refused(pair):
+def test_empty_inputs_are_refused(pair):
     with pytest.raises(ValueError, match=r"share no \(datetime, instrument\)"):
         information_coefficients(pair[0].iloc[:0], pair[1].iloc[:0])
 
@@ -314,7 +314,7 @@ def label(rng, score) -> np.ndarray:
     return 0.002 * score + 0.02 * rng.standard_normal(score.shape)
 
 
-def test_agrees_with_alphalens(score, label):
+def test_quantile_returns_agree_with_alphalens(score, label):
     alphalens = pytest.importorskip("alphalens")
     index = pd.MultiIndex.from_product([DATES, range(100)], names=["date", "asset"])
     returns = pd.DataFrame({"1D": label.ravel()}, index)
@@ -380,7 +380,7 @@ def test_instruments_without_both_values_are_in_no_quantile(score, label):
 
 
 @pytest.mark.parametrize(("sign", "monotonicity", "hits"), [(1, 1, 1), (-1, -1, 0)])
-def test_a_score_that_is_the_return_is_found_out(label, sign, monotonicity, hits):
+def test_quantiles_of_the_return_itself_are_monotonic(label, sign, monotonicity, hits):
     study = evaluate_quantiles(sign * label, label, DATES, 1, 10)
     assert study.monotonicity == pytest.approx(monotonicity)
     assert study.top_hit_rate == hits

@@ -1,4 +1,4 @@
-"""What is left of a score beyond exposures agrees with a regression of ranks, date by date."""
+"""A neutralized score is the residual of a regression of ranks, date by date."""
 
 import warnings
 
@@ -72,7 +72,7 @@ def by_regression(score: pd.Series, exposures: pd.DataFrame) -> pd.Series:
     return left
 
 
-def test_it_is_the_residual_of_a_regression_of_ranks(score, exposure):
+def test_a_neutralized_score_is_the_residual_of_a_regression_of_ranks(score, exposure):
     score.iloc[[3, 30]], exposure.iloc[[4, 60]] = np.nan, np.nan
     found = neutralize(score, exposure)
     assert list(np.flatnonzero(found.isna())) == [3, 4, 30, 60]
@@ -97,7 +97,7 @@ def test_several_exposures_are_taken_away_at_once(score, several, names):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_what_is_left_is_unrelated_to_each_exposure(score, several):
+def test_the_residual_is_uncorrelated_with_each_exposure(score, several):
     left = neutralize(score, several)
     for name in ("volatility", "size"):
         related = information_coefficients(left, several[name].groupby(level="datetime").rank())["ic"]
@@ -107,14 +107,14 @@ def test_what_is_left_is_unrelated_to_each_exposure(score, several):
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_score_that_is_only_the_exposure_ranks_nothing(exposure, several, sign):
+def test_a_score_that_is_only_the_exposure_has_a_residual_of_zero(exposure, several, sign):
     for exposures in (exposure, several, several[["size", "volatility"]]):
         left = neutralize(sign * np.exp(exposure), exposures)
         assert (left == 0).all()
         assert information_coefficients(left, exposure)["rank_ic"].isna().all()
 
 
-def test_a_score_that_combines_two_exposures_in_full_ranks_nothing():
+def test_a_score_that_combines_two_exposures_in_full_has_a_residual_of_zero():
     names = np.tile(np.r_[np.repeat([0.0, 1.0, 2.0, 3.0], 6), np.nan], 4)  # four steps of equal size
     exposures = pd.DataFrame({"half": names // 2, "odd": names % 2}, INDEX)
     total = pd.Series(names, INDEX)
@@ -190,13 +190,13 @@ def test_the_neutralized_ic_is_the_semi_partial_rank_correlation(score, exposure
         assert value == pytest.approx((sy - sx * xy) / np.sqrt(1 - sx**2), abs=1e-7)
 
 
-def test_without_exposures_it_is_spearmans(score, exposure):
+def test_without_exposures_the_neutralized_ic_is_that_of_spearman(score, exposure):
     found = neutralized_rank_ic(wide(score), wide(exposure), [])
     np.testing.assert_allclose(found, information_coefficients(score, exposure)["rank_ic"])
 
 
 @pytest.mark.parametrize("noise", [0.03, 0.3, 1.0])
-def test_what_a_style_earns_is_not_left_to_a_score_that_is_the_style_and_noise(noise):
+def test_a_score_of_a_style_and_noise_has_no_neutralized_ic(noise):
     rng = np.random.default_rng(6)
     style, error, luck = rng.standard_normal((3, 400, 50))
     score, label = style + noise * error, style + luck
@@ -254,7 +254,7 @@ def test_beta_is_the_slope_on_the_equal_weight_market(closes):
     assert (np.diff(beta(closes).iloc[AT]) > 0).all()  # as planted
 
 
-def test_beta_wants_40_returns(closes):
+def test_beta_needs_40_returns(closes):
     closes.iloc[:50, 0] = np.nan  # lists on bar 50, first return on 51
     found = beta(closes)
     assert found["A"].first_valid_index() == closes.index[90]
@@ -308,7 +308,7 @@ def test_strings_are_groups_and_missing_ones_no_group(grid):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "Float64", "Int64"])
-def test_numbers_are_no_groups(grid, dtype):
+def test_numbers_are_not_groups(grid, dtype):
     found = Exposure.from_column(pd.Series([4, None, 2, 1], dtype=dtype), grid)
     assert found.groups == ()
     np.testing.assert_array_equal(found.values, [[1, 2], [np.nan, 4]])
