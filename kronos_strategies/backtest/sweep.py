@@ -178,8 +178,13 @@ def run_trials(
 
 
 def _trimmed(inputs: BacktestInputs, settings: Collection[BacktestSettings]) -> BacktestInputs:
-    """Inputs with only the signals that any of the settings reads, since every process has a copy."""
+    """Inputs with only the signals that any of the settings reads, since every process has a copy.
+
+    Where a setting reads an unknown one, all are kept: it fails, and its reason lists what there is.
+    """
     read = {name for each in settings for name in (each.rules.rank_by, *each.rules.columns, *TIE_BREAK)}
+    if any({each.rules.rank_by, *each.rules.columns} - set(inputs.signals) for each in settings):
+        return inputs
     return replace(inputs, signals=inputs.signals[[name for name in inputs.signals if name in read]])
 
 

@@ -70,6 +70,7 @@ def backtest(
     from kronos_strategies.report.report import build_report
     from kronos_strategies.run_artifacts import ARTIFACTS
     from kronos_strategies.store import ForecastSet
+    from kronos_strategies.store.settings import label_of
 
     portfolio_rules = parse_rules(rules)
     path_levels = with_fields(PathSignalSettings(), parse_fields(levels))
@@ -101,5 +102,5 @@ def backtest(
         forecast_set, dates, prices, settings, PathOptions(calibration), scores, industries, compared
     )
     report = build_report(artifacts)
-    folder = output or Path(f"backtest-{Path(forecast_set.settings.provenance.model).name}")
+    folder = output or Path(f"backtest-{label_of(Path(forecast_set.settings.provenance.model).name)}")
     show_report(report, [*save_report(report, folder)[:2], artifacts.write(folder / ARTIFACTS)])

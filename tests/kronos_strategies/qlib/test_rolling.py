@@ -235,6 +235,9 @@ def test_settings_that_cannot_roll_are_refused_in_one_sentence(in_store):
         rolling(finetune=None)
     with pytest.raises(ValueError, match="step=0 is too small"):
         rolling(step=0)
+    for wrong in ({}, config() | {"class": "KronosModl"}, config() | {"kwargs": {"finetun": {}}}):
+        with pytest.raises(ValueError, match=r"of RollingModel does not give a KronosModel \("):
+            RollingModel(wrong)
     with pytest.raises(ValueError, match="rtype='growing' is unknown"):
         rolling(rtype="growing")
     overlapping = {**SEGMENTS, "valid": ("2022-10-10", "2023-01-05")}
