@@ -6,8 +6,9 @@ BIN := $(abspath $(VENV))/Scripts
 else
 BIN := $(abspath $(VENV))/bin
 endif
-# One thread per process: pytest runs two processes, and torch's own threads would compete with them.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# One thread per process: pytest runs two processes, and torch's own threads would compete with them. Files are handed
+# out in the order of tests/conftest.py, the heaviest first, and not by their number of tests.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-fast test-long bench lint types contracts docs dist format clean
 

@@ -75,10 +75,46 @@ def git_commit() -> str | None:
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")
 
 
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The closest of the known words, whichever letters are capital; None if none is close."""
+    folded = {each.casefold(): each for each in known}
+    close = get_close_matches(word.casefold(), list(folded), 1)
+    return folded[close[0]] if close else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A question with the closest of the known words; empty if none is close."""
-    close = get_close_matches(word, list(known), 1)
-    return f"Did you mean '{close[0]}'?" if close else ""
+    found = closest(word, known)
+    return f"Did you mean '{found}'?" if found else ""
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML document of plain types, whose mappings name each key once.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, or a key occurs twice in a mapping: YAML would keep the last value silently.
+    """
+    import yaml  # takes time to load, which --help does without
+
+    for node in _nodes(yaml.compose(text)):  # nodes are text: composing them constructs nothing
+        keys = [key.value for key, _ in node.value if key.id == "scalar"] if node.id == "mapping" else []
+        if twice := [key for place, key in enumerate(keys) if key in keys[:place]]:
+            raise yaml.YAMLError(f"'{twice[0]}' occurs twice in the mapping{node.start_mark}")
+    return yaml.safe_load(text)
+
+
+def _nodes(root: Any) -> list[Any]:
+    """All nodes of a YAML document, each once, since an anchor may be used many times."""
+    found, due = dict[int, Any](), [root] if root is not None else []
+    while due:
+        node = due.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            if node.id == "mapping":
+                due += [each for pair in node.value for each in pair]
+            elif node.id == "sequence":
+                due += node.value
+    return list(found.values())
 
 
 def csv_text(frame: pd.DataFrame, *index: str) -> str:
@@ -173,9 +209,10 @@ _SHORT_WRITE = re.compile(
 def atomic_file(path: Path) -> Iterator[Path]:
     """A draft next to `path` to write to; it replaces `path` at the end, and is removed if writing fails.
 
-    The draft is on the disk before it is renamed, so that a crash leaves the old file or the new one.
+    The draft is on the disk before it is renamed, so that a crash leaves the old file or the new one. Its path is
+    absolute: Arrow would read a relative one with a colon as a URL.
     """
-    draft = _draft_of(path)
+    draft = _draft_of(path.absolute())
     try:
         yield draft
         with draft.open("rb+") as file:
@@ -196,6 +233,8 @@ def write_atomic(path: Path, content: str | bytes) -> Path:
 def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """An empty draft next to `path` to write into; it takes that place at the end, and is removed if writing fails.
 
+    The path of the draft is absolute, see `atomic_file`.
+
     Args:
         path: path of the folder; its parent is made.
         replace: whether a folder that is there by then is replaced.
@@ -204,7 +243,7 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
         FileExistsError: another process has put a folder there meanwhile, and it is not to be replaced.
     """
     recover_folder(path)
-    draft = _draft_of(path)
+    draft = _draft_of(path.absolute())
     try:
         draft.mkdir(parents=True)
         yield draft

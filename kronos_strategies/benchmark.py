@@ -20,15 +20,16 @@ from kronos_strategies.checkpoint_evaluation import EvaluationData, EvaluationSe
 from kronos_strategies.evaluation.comparison.comparison import Comparison
 from kronos_strategies.evaluation.comparison.metrics import means_by_year, paired_table
 from kronos_strategies.evaluation.paper_tasks import (
+    MIN_BARS,
     Sequences,
     absolute_error_by_date,
     discrimination,
-    learned_forecasts,
+    learned_rank_ics,
     predicted_volatility,
     price_coefficients,
     r2_by_date,
     realized_volatility,
-    second_half,
+    shortage_of_windows,
 )
 from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.evaluation.significance import label_overlap
@@ -83,6 +84,12 @@ class BenchmarkSettings:
     instruments: int | None = None
     long_lookback: int = 300
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"every": 1, "lookback": 2, "horizon": MIN_BARS, "instruments": 1, "long_lookback": 2}
+        for name, low in least.items():
+            if (value := getattr(self, name)) is not None and value < low:
+                raise ValueError(f"{name}={value} is too small. Pass at least {low}.")
 
     def spans(self, calendar: pd.DatetimeIndex) -> tuple[int, int]:
         """Lookback and horizon for bars of this calendar.
@@ -216,8 +223,7 @@ def benchmark(
             "them as the reference."
         )
     outcomes, sampling = find_outcomes(data, settings), sampling or TaskSampling()
-    made: dict[str, Predictions] = {}
-    provenance: dict[str, Provenance] = {}
+    made, provenance = dict[str, Predictions](), dict[str, Provenance]()
     total = len(models) * len(fields(TaskSampling)) * len(outcomes.windows)
     for place, (name, forecaster) in enumerate(models.items()):
         step = offset_progress(progress, place * total // len(models), total)
@@ -229,6 +235,8 @@ def benchmark(
     first = outcomes.windows.index.get_level_values("datetime")[0]
     warnings = [text for each in provenance.values() for text in training_overlap_warnings(each, first)]
     warnings += [note for forecaster in models.values() for note in forecast_notes(forecaster)]
+    if shortage := shortage_of_windows(outcomes.windows.index, outcomes.windows.future[:, -1], settings.seed):
+        warnings.append(f"Realism is not measured: {shortage}")
     return Comparison(
         reference=reference,
         versions=names,
@@ -252,18 +260,21 @@ def benchmark(
 def metrics_by_date(
     made: Mapping[str, Predictions], outcomes: Outcomes, seed: int = 0
 ) -> dict[str, pd.DataFrame]:
-    """Metric -> dates x models; NaN where undefined.
+    """Metric -> dates x models; NaN where undefined. Too few windows to fit models to leave the last three out.
 
     rank_ic, ic: of returns close(t) to close(t + H), across the instruments of a date. price_rank_ic, price_ic: of
     closes, along each path (`price_coefficients`). volatility_mae, volatility_r2: of realized volatility.
     discrimination: accuracy of a classifier of generated and real bars, minus one half. tstr_rank_ic,
     tstr_volatility_rank_ic: of return and volatility as forecast by a model that has learned from generated bars
-    (`learned_forecasts`), where REAL has learned from real ones.
+    (`learned_rank_ics`), where REAL has learned from real ones.
     """
-    index = outcomes.windows.index
-    parts = {name: _metrics(each, outcomes, seed) for name, each in made.items()}
-    ends = outcomes.windows.future[:, -1]
-    parts[REAL] = _trained(outcomes.real, outcomes.real, index, ends, seed)
+    index, real, ends = outcomes.windows.index, outcomes.real, outcomes.windows.future[:, -1]
+    parts = {name: _metrics(each, outcomes) for name, each in made.items()}
+    if not shortage_of_windows(index, ends, seed):
+        for name, each in made.items():
+            parts[name]["discrimination"] = discrimination(real, each.generated, index, ends, seed)
+            parts[name] |= learned_rank_ics(each.generated, real, index, ends, seed)
+        parts[REAL] = learned_rank_ics(real, real, index, ends, seed)
     dates = pd.DatetimeIndex(index.get_level_values("datetime").unique(), name="datetime").sort_values()
     metrics = list(parts[next(iter(made))])
     return {
@@ -275,11 +286,12 @@ def metrics_by_date(
 
 
 def discriminative_scores(comparison: Comparison) -> dict[str, float]:
-    """TimeGAN's discriminative score by model, |mean accuracy - 0.5|: 0 is best, 0.5 worst."""
-    return {str(name): abs(float(of.mean())) for name, of in comparison.by_date["discrimination"].items()}
+    """TimeGAN's discriminative score by model, |mean accuracy - 0.5|: 0 is best, 0.5 worst; empty if unmeasured."""
+    by_date = comparison.by_date.get("discrimination", pd.DataFrame())
+    return {str(name): abs(float(of.mean())) for name, of in by_date.items()}
 
 
-def _metrics(made: Predictions, outcomes: Outcomes, seed: int) -> dict[str, pd.Series]:
+def _metrics(made: Predictions, outcomes: Outcomes) -> dict[str, pd.Series]:
     index, real = outcomes.windows.index, outcomes.real
     closes, last = real.bars[..., CLOSE], real.last_close
     predicted, moved = (pd.Series(each[:, -1] / last - 1, index) for each in (made.closes, closes))
@@ -288,7 +300,6 @@ def _metrics(made: Predictions, outcomes: Outcomes, seed: int) -> dict[str, pd.S
     along = along.groupby(level="datetime").mean()
     volatility = pd.Series(made.volatility, index)
     realized = pd.Series(realized_volatility(np.log(closes / last[:, None])), index)
-    ends = outcomes.windows.future[:, -1]
     return {
         "rank_ic": across["rank_ic"],
         "ic": across["ic"],
@@ -296,21 +307,6 @@ def _metrics(made: Predictions, outcomes: Outcomes, seed: int) -> dict[str, pd.S
         "price_ic": along["ic"],
         "volatility_mae": absolute_error_by_date(volatility, realized),
         "volatility_r2": r2_by_date(volatility, realized),
-        "discrimination": discrimination(real, made.generated, index, ends, seed),
-        **_trained(made.generated, real, index, ends, seed),
-    }
-
-
-def _trained(
-    learned_from: Sequences, real: Sequences, index: pd.MultiIndex, ends: np.ndarray, seed: int
-) -> dict[str, pd.Series]:
-    """RankIC by date of the forecasts of a model that has learned from these bars."""
-    scores = learned_forecasts(learned_from, real, index, ends, seed)
-    truth = second_half(real, index)
-    names = {"tstr_rank_ic": "return", "tstr_volatility_rank_ic": "volatility"}
-    return {
-        metric: information_coefficients(scores[column], truth[column])["rank_ic"]
-        for metric, column in names.items()
     }
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 
 from kronos.calibration import checkpoint_calibration
 from kronos.postprocessing import PathOptions
+from kronos_strategies.data.qlib_bins import DAY, forecast_freq
 from kronos_strategies.data.simulate import default_store
 from kronos_strategies.evaluation.baselines import baseline_scores
 from kronos_strategies.evaluation.comparison.comparison import Comparison, ComparisonInput, compare_versions
@@ -304,6 +305,7 @@ def input_from_forecasts(
     from kronos_strategies.qlib.artifacts import read_price_panel
     from kronos_strategies.qlib.data_access import init_qlib
 
+    bars = data or default_store()
     forecast_set = ForecastSet(folder)
     spec = forecast_set.settings.spec
     if spec.horizon <= hold:
@@ -311,10 +313,11 @@ def input_from_forecasts(
             f"{folder} has forecasts of {spec.horizon} bars, too short for a holding period of {hold}. Forecast "
             f"with --horizon {hold + 1}, or compare with --label-horizon {max(1, spec.horizon - 1)}."
         )
-    store_warnings = init_qlib(data or default_store())
     keys = cast(pd.MultiIndex, forecast_set.frame(*span).index)
-    dates = keys.get_level_values("datetime").unique()
-    market = read_price_panel(keys)
+    dates = pd.DatetimeIndex(keys.get_level_values("datetime").unique())
+    freq = forecast_freq(bars, spec.universe, dates)
+    store_warnings = init_qlib(bars, freq=freq)
+    market = read_price_panel(keys, freq)
     horizons = [h for h in SCORING_HORIZONS if h < spec.horizon]
     forecasts = (forecast_set.read(date) for date in track(dates, f"read {name}", "dates"))
     known = forecast_set.settings.provenance
@@ -329,7 +332,7 @@ def input_from_forecasts(
         ),
         labels=pd.DataFrame(labels),
         horizon=hold,
-        baselines=baseline_scores(market, keys)[0],
+        baselines=baseline_scores(market, keys, daily=freq == DAY)[0],
         warnings=(
             *store_warnings,
             *(

@@ -129,6 +129,7 @@ class RunArtifacts:
             FileNotFoundError: there is none.
             ValueError: another version wrote it.
         """
+        folder = folder.absolute()  # Arrow reads a relative path with a colon as a URL
         recover_folder(folder)
         metadata, provenance = _read_metadata(folder)
         labels = read_rows(folder / "labels.parquet").rename(columns=int)

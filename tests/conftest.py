@@ -57,14 +57,21 @@ def refuse_processes(event: str, arguments: tuple) -> None:
 sys.addaudithook(refuse_processes)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of whole folders."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of whole folders; in a process of xdist, the files with the heaviest tests come first."""
     folders = [Path(__file__).parent / folder for folder in INTEGRATION]
     for item in items:
         if any(folder in item.path.parents for folder in folders):
             item.add_marker(pytest.mark.integration)
         if item.path.relative_to(Path(__file__).parent).as_posix() in SLOW:
             item.add_marker(pytest.mark.slow)
+    if hasattr(config, "workerinput"):
+        heavy = {item.path: 0 for item in items}
+        for item in items:
+            marks = [bool(item.get_closest_marker(mark)) for mark in ("slow", "integration")]
+            heavy[item.path] = max(heavy[item.path], 2 * marks[0] + marks[1])
+        # A heavy file that comes last leaves the other process idle. The sort keeps the tests of a file together.
+        items.sort(key=lambda item: -heavy[item.path])
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -68,7 +68,7 @@ UNSAFE = {
     r"read_pickle|joblib|dill|cloudpickle|shelve\.|marshal\.": (),
     r"torch\.load\((?!.*weights_only=True)": (),
     r"allow_pickle=True": (),
-    r"yaml\.(?!safe_load|safe_dump|YAMLError)\w+": (),
+    r"yaml\.(?!safe_load|safe_dump|compose|YAMLError)\w+": (),
     r"(?<![.\w])(?:eval|exec)\(": (),
     r"(?<!Sandboxed)Environment\(": (),
     r"\|\s*safe\b|autoescape=False|autoescape false": (),

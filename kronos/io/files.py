@@ -240,7 +240,7 @@ def _load(file: Path, text: set[str]) -> pd.DataFrame:
     name = file.name.lower()
     try:
         if name.endswith((".parquet", ".pq")):
-            table = pd.read_parquet(file)
+            table = pd.read_parquet(file.absolute())  # Arrow reads a relative path with a colon as a URL
             return table.reset_index() if any(table.index.names) else table
         if name.endswith((".csv", ".csv.gz")):
             heads = pd.read_csv(file, nrows=0).columns

@@ -88,7 +88,7 @@ def read_heads(file: Path) -> list[str]:
     """
     with _readable(file):
         if _is_parquet(file):
-            heads = [str(name) for name in pq.read_schema(file).names]
+            heads = [str(name) for name in pq.read_schema(file.absolute()).names]
             return ["ticker"] if any(head.startswith("('") for head in heads) else heads
         form = _examine(file)
         if not _is_header(form.rows[0]):
@@ -117,7 +117,7 @@ class EmptyFileError(ValueError):
 
 
 def _load_parquet(file: Path) -> pd.DataFrame:
-    frame = pd.read_parquet(file)
+    frame = pd.read_parquet(file.absolute())  # Arrow reads a relative path with a colon as a URL
     pa.default_memory_pool().release_unused()  # Arrow would keep as much as the file took
     return _flat(frame)
 

@@ -17,6 +17,7 @@ from cyclopts import Parameter
 from kronos.bars import FEATURES
 from kronos.config import ModelConfig, TokenizerConfig, check_numbers
 from kronos.training.sources import AUTO, Source, check_frequency, parse_date
+from kronos.utils import load_yaml
 
 Stage = Literal["tokenizer", "predictor"]
 STAGES: tuple[Stage, ...] = ("tokenizer", "predictor")
@@ -215,7 +216,7 @@ def read_yaml(file: Path, stage: Stage) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not a file. Check --config.")
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values = load_yaml(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError for impossible dates and characters
         raise ValueError(f"{file} is not YAML ({' '.join(str(error).split())}). Fix it.") from None
     stages = values.pop("stages", None) if isinstance(values, dict) else None

@@ -208,7 +208,9 @@ def find_dates(
     """
     known = forecast_set.dates
     first = known[0] if start is None else pd.Timestamp(start)
-    last = known[-1] if end is None else pd.Timestamp(end) + pd.Timedelta(days=1) - pd.Timedelta(1)
+    last = known[-1] if end is None else pd.Timestamp(end)
+    if last == last.normalize():  # a date without a time ends with its last bar
+        last += pd.Timedelta(days=1) - pd.Timedelta(1)
     dates = known[(known >= first) & (known <= last)]
     if len(dates) < 2:
         raise ValueError(
@@ -257,12 +259,13 @@ class BacktestPrices:
     trading: TradingRules
 
 
-def read_prices(path: Path, instruments: Sequence[str]) -> BacktestPrices:
+def read_prices(path: Path, instruments: Sequence[str], freq: str | None = None) -> BacktestPrices:
     """Read the bars of instruments; bars without four prices or with a volume of 0 are left out.
 
     Args:
         path: a Qlib data directory, a CSV or parquet file of bars, or a folder of such files.
         instruments: instruments to read.
+        freq: Qlib's name of the bar frequency of a data directory; its own when omitted.
 
     Raises:
         FileNotFoundError: there is nothing at the path.
@@ -270,7 +273,7 @@ def read_prices(path: Path, instruments: Sequence[str]) -> BacktestPrices:
     """
     path = path.expanduser()
     region = region_of_store(path) if is_qlib_directory(path) else guess_region(instruments)
-    raw = _of_qlib(path, instruments) if is_qlib_directory(path) else _of_files(path, instruments)
+    raw = _of_qlib(path, instruments, freq) if is_qlib_directory(path) else _of_files(path, instruments)
     traded = raw[list(PRICES)].notna().all(axis=1)
     if raw["volume"].notna().any():  # otherwise the data have no volume, which does not mean no trade
         traded &= ~raw["volume"].eq(0)
@@ -287,7 +290,7 @@ def read_prices(path: Path, instruments: Sequence[str]) -> BacktestPrices:
     return BacktestPrices(PricePanel.from_bars(bars), factors, trading)
 
 
-def read_benchmark(path: Path, instrument: str) -> pd.Series:
+def read_benchmark(path: Path, instrument: str, freq: str | None = None) -> pd.Series:
     """Returns of an instrument from close to close, by datetime.
 
     Raises:
@@ -296,7 +299,7 @@ def read_benchmark(path: Path, instrument: str) -> pd.Series:
     path = path.expanduser()
     if is_qlib_directory(path) and not bin_folder(path, instrument).is_dir():
         raise ValueError(f"{path} has no bars of '{instrument}'. Name a benchmark that it has.")
-    closes = read_prices(path, [instrument]).panel.closes[instrument]
+    closes = read_prices(path, [instrument], freq).panel.closes[instrument]
     return closes.pct_change(fill_method=None).rename(instrument)
 
 
@@ -309,8 +312,8 @@ def cut_prices(panel: PricePanel, start: pd.Timestamp, end: pd.Timestamp) -> Pri
 _FRAMES = ("opens", "closes", "amounts", "range_variance")
 
 
-def _of_qlib(path: Path, instruments: Sequence[str]) -> pd.DataFrame:
-    return read_bars(path, list(instruments))
+def _of_qlib(path: Path, instruments: Sequence[str], freq: str | None) -> pd.DataFrame:
+    return read_bars(path, list(instruments), freq=freq)
 
 
 def _of_files(path: Path, instruments: Sequence[str]) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from kronos_strategies.portfolio import (
     place_scenarios,
 )
 from kronos_strategies.portfolio.dependence import past_correlations
-from kronos_strategies.portfolio.target import TIE_BREAK
+from kronos_strategies.portfolio.target import TIE_BREAK, check_columns
 
 logger = logging.getLogger(__name__)
 
@@ -112,11 +112,7 @@ def backtest_rules(
         raise ValueError(f"every must be at least 1 bar, got {every}.")
     check_inputs(rules, industries is not None, amounts=True)
     check_history(rules, closes=True, paths=paths is not None)
-    if missing := [name for name in (rules.rank_by, *rules.columns) if name not in signals]:
-        raise ValueError(
-            f"The signals have no column '{missing[0]}', which the rules use; they have {list(signals.columns)}. "
-            "Set rank_by to one of these, or weight equally."
-        )
+    check_columns(signals, rules)
     index = cast(pd.MultiIndex, signals.index)
     panel = PanelIndex.from_index(index, "signals")
     arrays = PriceArrays.of(prices, panel.instruments, trading, factors)

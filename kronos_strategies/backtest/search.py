@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from kronos.config import as_integer
-from kronos.utils import did_you_mean
+from kronos.utils import did_you_mean, load_yaml
 from kronos_strategies.backtest.inputs import BacktestSettings
 from kronos_strategies.backtest.parameters import Choices, Parameter, Range, check_choice, parse_parameter
 from kronos_strategies.backtest.trading import TradingRules
@@ -175,7 +175,7 @@ def read_config(file: Path) -> SweepConfig:
             f"{file} is not a file. Write one with `kronos init configs`: configs/sweep.yaml."
         )
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        values = load_yaml(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, ValueError) as error:  # ValueError for impossible dates and characters
         raise ValueError(f"{file} is not YAML ({' '.join(str(error).split())}). Fix it.") from None
     if not isinstance(values, dict):

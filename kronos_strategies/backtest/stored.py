@@ -27,6 +27,7 @@ from kronos_strategies.evaluation.distribution.path_summary import PathSummary, 
 from kronos_strategies.evaluation.signal.neutralization import price_exposures
 from kronos_strategies.evaluation.warnings import (
     crowded_portfolio_warnings,
+    scenario_warnings,
     training_overlap_warnings,
     universe_warnings,
     unsolved_warnings,
@@ -146,6 +147,7 @@ def _artifacts(
         warnings=(
             *training_overlap_warnings(known, dates[0]),
             *post.warnings(dates[0]),
+            *scenario_warnings(settings.rules, known.sampling.samples),
             *unsolved_warnings(result.unsolved),
             *universe_warnings(index),
             *crowded_portfolio_warnings(int(result.positions.max()), count, "choose a smaller topk"),

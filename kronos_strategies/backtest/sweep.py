@@ -43,6 +43,7 @@ from kronos_strategies.backtest.trials import (
     evaluate_trials,
     place_trials,
 )
+from kronos_strategies.data.qlib_bins import forecast_freq
 from kronos_strategies.distributed.processes import THREADS, environment_variable, threads_per_worker
 from kronos_strategies.evaluation.signal.neutralization import read_industries
 from kronos_strategies.portfolio import past_bars
@@ -82,9 +83,10 @@ class Sweep:
                 f"{horizon}: a signal trades one bar later. Choose holding periods from 1 to the horizon less 1."
             )
         names = self.forecast_set.frame(self.dates[0], self.dates[-1]).index.get_level_values("instrument")
-        self.prices = read_prices(data, sorted(names.unique()))
+        freq = forecast_freq(data, self.forecast_set.settings.spec.universe, self.dates)
+        self.prices = read_prices(data, sorted(names.unique()), freq)
         self.industries = None if config.industry is None else read_industries(config.industry)
-        self.benchmark = None if config.benchmark is None else read_benchmark(data, config.benchmark)
+        self.benchmark = None if config.benchmark is None else read_benchmark(data, config.benchmark, freq)
         self.heads = {hold: find_scores(self.forecast_set, config.score, config.head, hold) for hold in holds}
         self.options = PathOptions(config.calibration)
         self.post = find_postprocessing(self.forecast_set, self.dates[0], self.options)
@@ -177,8 +179,13 @@ def run_trials(
 
 
 def _trimmed(inputs: BacktestInputs, settings: Collection[BacktestSettings]) -> BacktestInputs:
-    """Inputs with only the signals that any of the settings reads, since every process has a copy."""
+    """Inputs with only the signals that any of the settings reads, since every process has a copy.
+
+    Where a setting reads an unknown one, all are kept: it fails, and its reason lists what there is.
+    """
     read = {name for each in settings for name in (each.rules.rank_by, *each.rules.columns, *TIE_BREAK)}
+    if any({each.rules.rank_by, *each.rules.columns} - set(inputs.signals) for each in settings):
+        return inputs
     return replace(inputs, signals=inputs.signals[[name for name in inputs.signals if name in read]])
 
 

@@ -76,7 +76,7 @@ class TrialResult:
     def read(cls, path: Path) -> TrialResult | None:
         """The result that `write` saved; None if there is no file, or a damaged one."""
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path.absolute())  # Arrow reads a relative path with a colon as a URL
             known = json.loads(table.schema.metadata[METADATA])
         except (
             OSError,

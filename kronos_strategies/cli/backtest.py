@@ -55,8 +55,8 @@ def backtest(
         score: head for the stored outputs of a return head, paths for the expected return, auto for the head where
             one has scores of that holding period.
         head: name of the return head, if the store has several.
-        start: first date to trade on; the first forecast when omitted.
-        end: last date; the last forecast when omitted.
+        start: first date to trade on, with or without a time; the first forecast when omitted.
+        end: last date, which without a time ends with its last bar; the last forecast when omitted.
         benchmark: instrument of the data to compare with, in addition to all instruments at equal weights.
         industry: CSV with columns instrument and industry, for max_industry_weight and the report.
         trials: settings tried so far, including this one, by which the Sharpe ratio is deflated.
@@ -71,6 +71,7 @@ def backtest(
         read_prices,
     )
     from kronos_strategies.backtest.stored import backtest_forecasts
+    from kronos_strategies.data.qlib_bins import forecast_freq
     from kronos_strategies.evaluation.signal.neutralization import read_industries
     from kronos_strategies.path_signals import PathSignalSettings
     from kronos_strategies.portfolio import parse_fields, parse_rules, with_fields
@@ -78,6 +79,7 @@ def backtest(
     from kronos_strategies.report.report import build_report
     from kronos_strategies.run_artifacts import ARTIFACTS
     from kronos_strategies.store import ForecastSet
+    from kronos_strategies.store.settings import label_of
 
     portfolio_rules = parse_rules(rules)
     path_levels = with_fields(PathSignalSettings(), parse_fields(levels))
@@ -94,7 +96,8 @@ def backtest(
     scores = find_scores(forecast_set, score, head, hold)
     industries = None if industry is None else read_industries(industry)
     instruments = forecast_set.frame(dates[0], dates[-1]).index.get_level_values("instrument").unique()
-    prices = read_prices(data, sorted(instruments))
+    freq = forecast_freq(data, forecast_set.settings.spec.universe, dates)
+    prices = read_prices(data, sorted(instruments), freq)
     settings = BacktestSettings(
         portfolio_rules,
         with_fields(prices.trading, changes),
@@ -103,12 +106,12 @@ def backtest(
         path_levels,
         trials,
     )
-    compared = None if benchmark is None else read_benchmark(data, benchmark)
+    compared = None if benchmark is None else read_benchmark(data, benchmark, freq)
     artifacts = backtest_forecasts(
         forecast_set, dates, prices, settings, PathOptions(calibration), scores, industries, compared
     )
     report = build_report(artifacts)
-    folder = output or Path(f"backtest-{Path(forecast_set.settings.provenance.model).name}")
+    folder = output or Path(f"backtest-{label_of(Path(forecast_set.settings.provenance.model).name)}")
     show_report(report, [*save_report(report, folder)[:2], artifacts.write(folder / ARTIFACTS)])
 
 

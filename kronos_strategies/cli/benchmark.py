@@ -137,7 +137,9 @@ def _save(comparison: Comparison, title: str, folder: Path) -> None:
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for head in ("", *COLUMNS.values()):
         shown.add_column(head, justify="right" if head else "left", no_wrap=True)
-    means = comparison.table.pivot(index="version", columns="metric", values="mean")
+    means = comparison.table.pivot(index="version", columns="metric", values="mean").reindex(
+        columns=[*COLUMNS]
+    )
     for name in (*comparison.versions, *means.index.difference(list(comparison.versions))):
         shown.add_row(escape(str(name)), *(decimals_4(means.loc[name, metric]) for metric in COLUMNS))
     console.print(shown)

@@ -14,7 +14,6 @@ from rich.table import Table
 
 from kronos_strategies.cli.common import (
     absolute_settings,
-    check_daily,
     note,
     qrun_command,
     show_next,
@@ -45,7 +44,7 @@ def calibrate(
 
     Args:
         store: folder or URL of a forecast store of `kronos store fill`, with one model and one set of settings.
-        until: last date on which an outcome may be known; later outcomes are not used.
+        until: last date, or date and time, at which an outcome may be known; later outcomes are not used.
         to: JSON file to write.
         every: forecast dates between fits, each of which uses what was known on its date, so that a backtest can
             use the file on every date after the first fit; one fit for all dates when omitted.
@@ -57,31 +56,34 @@ def calibrate(
 
     from kronos_strategies.calibration import calibrate as fit
     from kronos_strategies.calibration import collect
+    from kronos_strategies.data.qlib_bins import end_of, forecast_freq, split_universe
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.qlib.artifacts import read_price_panel
     from kronos_strategies.qlib.data_access import init_qlib
     from kronos_strategies.store import ForecastSet
 
     forecast_set, last = ForecastSet.find(store), Timestamp(until)
-    check_daily(data or default_store(), "kronos calibrate")
-    store_warnings = init_qlib(data or default_store())
+    spec, bars = forecast_set.settings.spec, data or default_store()
+    freq = forecast_freq(bars, spec.universe, forecast_set.dates)
+    last = end_of(last, freq)
+    store_warnings = init_qlib(bars, freq=freq)
     dates = forecast_set.dates[forecast_set.dates <= last]
     if not len(dates):
         raise ValueError(f"{forecast_set.folder} has no forecast until {last:%Y-%m-%d}. Set a later --until.")
     keys = forecast_set.frame(end=last).index
     assert isinstance(keys, MultiIndex)
-    market = read_price_panel(keys)
+    market = read_price_panel(keys, freq)
     forecasts = (forecast_set.read(date) for date in track(dates, "read", "dates"))
     past = collect(forecasts, market, dates=len(dates))
-    spec = forecast_set.settings.spec
+    universe = split_universe(spec.universe)[0]
     with progress_bar("fit", "fits") as progress:
         first = None if hold_back is None else Timestamp(hold_back)
         wanted = tuple(groups or ())
-        made = fit(past, market, spec.universe, spec.lookback, last, every, wanted, first, progress)
-    _show(made, made.write(to), store_warnings, data)
+        made = fit(past, market, universe, spec.lookback, last, every, wanted, first, progress)
+    _show(made, made.write(to), store_warnings, data, freq)
 
 
-def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path | None) -> None:
+def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path | None, freq: str) -> None:
     """Print the fit, scores before and after, and the command to run next."""
     console, last = Console(), made.fits[-1]
     table = Table(show_header=False)
@@ -98,7 +100,7 @@ def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path |
         note(console, "Too few dates for a held-out part: the effect of the calibration is unknown.")
     for warning in store_warnings:
         note(console, warning)
-    trade, config = trade_settings(data, made.market) if data else ({}, "kronos_csi300.yaml")
+    trade, config = trade_settings(data, made.market, freq) if data else ({}, "kronos_csi300.yaml")
     known = {"KRONOS_QLIB_DATA": data, "KRONOS_MODEL": made.model, "KRONOS_SAMPLES": made.samples, **trade}
     settings = absolute_settings({**known, "KRONOS_LOOKBACK": made.lookback, "KRONOS_CALIBRATION": file})
     show_next(console, qrun_command({k: str(v) for k, v in settings.items() if v is not None}, config))

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, env_var_split
 from rich.console import Console
 from rich.markup import escape
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TOPK, LOOKBACK = 50, 90  # default of the workflow files for a given store
 INTRADAY = "kronos_crypto.yaml"
@@ -100,12 +105,13 @@ def config_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "configs"
 
 
-def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
+def trade_settings(store: Path, market: str, freq: str | None = None) -> tuple[dict[str, str], str]:
     """Market, benchmark, number of positions and trading rules that fit a store, and the workflow file.
 
     Args:
         store: a Qlib store.
         market: one of its markets.
+        freq: Qlib's name of the bar frequency; that of the store when omitted.
 
     Returns:
         settings that differ from those of the workflow file; its name.
@@ -113,7 +119,7 @@ def trade_settings(store: Path, market: str) -> tuple[dict[str, str], str]:
     from kronos_strategies.data.qlib_bins import DAY, bin_folder, read_market, store_freq
     from kronos_strategies.data.qlib_store import MANIFEST, read_summary, region_of_store
 
-    region, freq = region_of_store(store), store_freq(store)
+    region, freq = region_of_store(store), freq or store_freq(store)
     config = region.config if freq == DAY else INTRADAY
     usual_region, usual_market, usual_benchmark = USUAL[config]
     settings = {}
@@ -175,20 +181,20 @@ def check_daily(folder: Path, command: str) -> None:
         )
 
 
-def open_market(data: Path | None, market: str, command: str) -> tuple[str, list[str]]:
-    """Let Qlib read a market of daily bars.
+def open_market(data: Path | None, market: str, freq: str) -> tuple[str, list[str]]:
+    """Let Qlib read the bars of a market.
 
     Args:
         data: Qlib data directory; the simulated market when None.
         market: universe that it must have.
-        command: name of the command, for errors.
+        freq: Qlib's name of the bar frequency, see `choose_freq`.
 
     Returns:
         name of the market for what is trained on it, and warnings about the data.
 
     Raises:
-        FileNotFoundError: it is not a Qlib data directory.
-        ValueError: its bars are not daily, or it has no such market.
+        FileNotFoundError: it is not a Qlib data directory, or has no bars of that frequency.
+        ValueError: it has no such market.
     """
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.qlib.checks import check_market
@@ -196,10 +202,15 @@ def open_market(data: Path | None, market: str, command: str) -> tuple[str, list
     from kronos_strategies.qlib.fit import SIMULATED
 
     folder = data or default_store()
-    check_daily(folder, command)
-    warnings = init_qlib(folder)
-    check_market(market)
+    warnings = init_qlib(folder, freq=freq)
+    check_market(market, freq)
     return (SIMULATED if any("SIMULATED" in warning for warning in warnings) else market), warnings
+
+
+def span_text(times: Sequence[pd.Timestamp]) -> tuple[str, str]:
+    """The first and the last of ascending times, as dates unless one of all has a time of day."""
+    form = "%Y-%m-%d" if all(time == time.normalize() for time in times) else "%Y-%m-%d %H:%M"
+    return times[0].strftime(form), times[-1].strftime(form)
 
 
 def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
@@ -221,6 +232,16 @@ def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
 def set_values(type_: object, value: str, *, delimiter: str | None = None) -> list[str]:
     """The values of an environment variable; an empty one counts as unset, as in the workflow files."""
     return env_var_split(type_, value, delimiter=delimiter) if value else []
+
+
+@contextmanager
+def told_how_to_resume() -> Iterator[None]:
+    """Exit with code 130 when the user stops the command, and say how to resume it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Stopped. Run the same command again to resume.")
+        sys.exit(130)
 
 
 def note(console: Console, text: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -21,10 +19,11 @@ from kronos_strategies.cli.common import (
     TRACKING,
     Tracking,
     absolute_settings,
-    check_daily,
     note,
     qrun_command,
     show_next,
+    span_text,
+    told_how_to_resume,
     trade_settings,
 )
 from kronos_strategies.cli.store_maintenance import gc, ls, verify
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from kronos.windows import Windows
     from kronos_strategies.distributed import WorkerPool
     from kronos_strategies.forecasters.protocol import Forecaster
-    from kronos_strategies.heads.selection import HeadReader, ScoreChoice
+    from kronos_strategies.heads.selection import HeadReader, ScoreChoice, ScoreUse
     from kronos_strategies.store import FillResult, ForecastStore, WindowSpec
 
 # Defaults of configs/kronos_csi300.yaml.
@@ -74,6 +73,7 @@ def fill(
     end: datetime,
     every: int = 1,
     market: str = "csi300",
+    frequency: str | None = None,
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
     model: str = "kronos-nano",
     tokenizer: common.Tokenizer = None,
@@ -106,19 +106,22 @@ def fill(
 
     Args:
         folder: folder of the forecast store, created if it does not exist, or a URL such as s3://bucket/forecasts.
-        start: first forecast date; earlier bars are context.
-        end: last forecast date.
-        every: trading days from one forecast date to the next.
+        start: first forecast date, with a time if bars are within the day: 2024-01-15T09:35, by the clock of the
+            data directory; earlier bars are context.
+        end: last forecast date; one without a time ends with the last bar of the day.
+        every: bars from one forecast to the next: trading days of daily bars.
         market: universe whose members of each date are forecast.
+        frequency: bar frequency of the data directory, such as day, 60min or 5min; the one of its import
+            when omitted.
         data: Qlib data directory; the simulated market when omitted.
         model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
         samples: paths per window; 0 samples none and computes the return head alone.
         lookback: traded bars that the model reads.
-        horizon: days to forecast.
+        horizon: bars to forecast.
         compile: compile the networks first, for long runs on an accelerator.
         float16: store paths in half precision, which takes three fifths of the space.
-        score: whether to also store the outputs of the checkpoint's return head; auto does if it has one for daily
-            bars and this lookback.
+        score: whether to also store the outputs of the checkpoint's return head; auto does if it has one for bars
+            of this frequency and this lookback.
         heads: comma-separated names or folders of other heads whose outputs are stored.
         workers: processes that share the dates, each with a model of its own and an equal share of the cores; with
             --ray, actors.
@@ -127,13 +130,17 @@ def fill(
         gpus_per_worker: GPUs of each Ray actor, may be a fraction; 0 computes on CPUs.
         tracking: MLflow tracking store that records the run, so that `kronos compare` can find it.
     """
+    from kronos_strategies.data.qlib_bins import bar_frequency, choose_freq
     from kronos_strategies.data.simulate import default_store
     from kronos_strategies.distributed import worker_pool
     from kronos_strategies.forecasters import load_forecaster
     from kronos_strategies.forecasters.protocol import forecast_notes
-    from kronos_strategies.qlib.data_access import init_qlib
+    from kronos_strategies.heads.selection import ScoreUse
+    from kronos_strategies.qlib.data_access import init_qlib, universe_name
     from kronos_strategies.store import ForecastStore, WindowSpec
 
+    bars = data or default_store()
+    freq = choose_freq(bars, frequency)
     pool = worker_pool(workers, ray, gpus_per_worker)
     forecast_store = ForecastStore(folder, "float16" if float16 else "float32")
     load = partial(
@@ -144,14 +151,13 @@ def fill(
         compile=compile,
     )
     predictor = load(model, tokenizer, revision)
-    readers, choice = _readers(predictor, heads, load, score, lookback, samples)
+    use = ScoreUse(hold=None, lookback=lookback, frequency=bar_frequency(freq))
+    readers, choice = _readers(predictor, heads, load, score, use, samples)
     sampling = predictor.sampling.with_overrides(samples or 1, temperature, top_p, top_k, seed)
-    bars = data or default_store()
-    check_daily(bars, "kronos store fill")
-    store_warnings = init_qlib(bars, tracking)
-    spec = WindowSpec(market, lookback, horizon, min_bars=lookback)
+    store_warnings = init_qlib(bars, tracking, freq=freq)
+    spec = WindowSpec(universe_name({"market": market}, freq), lookback, horizon, min_bars=lookback)
     windows = _windows(spec, start, end, every, predictor.max_context)
-    with _told_how_to_resume():
+    with told_how_to_resume():
         filled = _fill(
             forecast_store, predictor, readers, windows, spec, sampling if samples else None, bars, pool
         )
@@ -182,14 +188,14 @@ def _readers(
     heads: str | None,
     load: Callable[[str], Forecaster],
     score: str,
-    lookback: int,
+    use: ScoreUse,
     samples: int,
 ) -> tuple[list[HeadReader], ScoreChoice]:
     """The return heads whose outputs are stored, and why these."""
-    from kronos_strategies.heads.selection import ScoreUse, choose_score, head_names, load_readers
+    from kronos_strategies.heads.selection import choose_score, head_names, load_readers
 
     readers = load_readers(predictor, head_names(heads), load)
-    choice = choose_score(score, [reader.head for reader in readers], ScoreUse(hold=None, lookback=lookback))
+    choice = choose_score(score, [reader.head for reader in readers], use)
     if samples == 0 and not choice.heads:
         raise ValueError(
             f"--samples 0 leaves nothing to compute: {choice.why}. Sample paths, or set --heads."
@@ -203,14 +209,20 @@ def _windows(
     """The windows of a span, after checks of market, span and lookback."""
     from pandas import Timestamp
 
+    from kronos_strategies.data.qlib_bins import end_of, split_universe
     from kronos_strategies.qlib.checks import check_lookback, check_market, check_span
     from kronos_strategies.qlib.data_access import member_windows
 
-    span = Timestamp(start), Timestamp(end)
-    check_market(spec.universe)
-    check_span("The span", *span, "Set another --start and --end.")
+    if start.tzinfo or end.tzinfo:
+        raise ValueError(
+            "--start and --end are times by the clock of the data directory: write them without a time zone."
+        )
+    market, freq = split_universe(spec.universe)
+    span = Timestamp(start), end_of(Timestamp(end), freq)
+    check_market(market, freq)
+    check_span("The span", *span, "Set another --start and --end.", freq)
     check_lookback(spec.lookback, max_context)
-    return member_windows(spec, *span, every=every)
+    return member_windows(spec, *span, market, freq, every)
 
 
 def _fill(
@@ -238,16 +250,6 @@ def _fill(
         return record(forecast_store.fill(predictor, windows, spec, sampling, progress, pool))
 
 
-@contextmanager
-def _told_how_to_resume() -> Iterator[None]:
-    """Exit with code 130 when the user stops the command, and say how to resume it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Stopped. Run the same command again to resume.")
-        sys.exit(130)
-
-
 def _next(
     settings: Mapping[str, object],
     forecast_store: ForecastStore,
@@ -259,23 +261,25 @@ def _next(
     """The command that trades the forecasts, None where no backtest is possible; and warnings about it."""
     from pandas import Timestamp
 
+    from kronos_strategies.data.qlib_bins import end_of, split_universe
     from kronos_strategies.data.simulate import default_store
-    from kronos_strategies.qlib.checks import last_tradable
+    from kronos_strategies.qlib.strategy import last_tradable
 
-    tradable = last_tradable(Timestamp(end))
+    market, freq = split_universe(spec.universe)
+    tradable = last_tradable(end_of(Timestamp(end), freq), freq)
     settings = {
         "KRONOS_QLIB_DATA": data,
         "KRONOS_STORE": forecast_store.folder,
         "KRONOS_STORE_DTYPE": forecast_store.dtype,
         **settings,
         "KRONOS_LOOKBACK": spec.lookback,
-        "KRONOS_MARKET": spec.universe,
+        "KRONOS_MARKET": market,
         "KRONOS_HORIZON": spec.horizon,
-        "KRONOS_HOLD": max(1, min(5, spec.horizon - 1)),  # a trade enters a day after its signal
+        "KRONOS_HOLD": max(1, min(5, spec.horizon - 1)),  # a trade enters a bar after its signal
         "KRONOS_TEST_START": f"{start:%Y-%m-%d}",
         "KRONOS_TEST_END": f"{tradable:%Y-%m-%d}",
     }
-    trade, config = trade_settings(data, spec.universe) if data else ({}, "kronos_csi300.yaml")
+    trade, config = trade_settings(data, market, freq) if data else ({}, "kronos_csi300.yaml")
     changed = {k: str(v) for k, v in absolute_settings(settings).items() if v is not None}
     changed = {k: v for k, v in changed.items() if v != DEFAULTS.get(k)} | trade
     warnings = []
@@ -320,7 +324,7 @@ def _add_dates(table: Table, filled: FillResult) -> None:
     """Add what happened to each date, and the speed."""
     found, dates = filled.found, list(filled.digests)
     table.add_row("forecasts", escape(str(filled.forecast_set.folder)))
-    table.add_row("dates", f"{len(dates):,}, {dates[0]:%Y-%m-%d} to {dates[-1]:%Y-%m-%d}")
+    table.add_row("dates", f"{len(dates):,}, {' to '.join(span_text(dates))}")
     table.add_row("already there", f"{len(found.present):,}")
     table.add_row("computed", f"{filled.computed:,}")
     rows = {

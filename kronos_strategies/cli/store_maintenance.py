@@ -14,7 +14,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
-from kronos_strategies.cli.common import show_next
+from kronos_strategies.cli.common import show_next, span_text
 from kronos_strategies.progress import progress_bar, track
 
 WIDTH = 100  # at least, so that tables are complete in a pipe or a file
@@ -44,7 +44,7 @@ def ls(folder: Path, /) -> None:
         market = str(settings.get("universe") or spec.get("universe") or "?")
         span = f"{len(has.dates):,}"
         if len(has.dates):
-            span += f"\n{has.dates[0]:%Y-%m-%d}\n{has.dates[-1]:%Y-%m-%d}"
+            span += "".join(f"\n{time}" for time in span_text(list(has.dates)))
         table.add_row(
             escape(each.model), each.kind, escape(_described(settings)), escape(market), span,
             f"{has.windows:,}", decimal(has.size),

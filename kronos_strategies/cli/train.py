@@ -15,6 +15,7 @@ from rich.table import Table
 from kronos_strategies.cli import common
 from kronos_strategies.cli.common import (
     absolute_settings,
+    check_daily,
     note,
     open_market,
     qrun_command,
@@ -39,6 +40,7 @@ def head(
     horizons: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (1, 5, 10),
     data: Annotated[Path | None, Parameter(env_var="KRONOS_QLIB_DATA")] = None,
     market: str = "csi300",
+    frequency: str | None = None,
     bars: Path | None = None,
     lookback: int = 90,
     every: int = 5,
@@ -68,9 +70,11 @@ def head(
         horizons: bars that a position is held from the next close on, one output each.
         data: Qlib data directory; the simulated market when omitted.
         market: universe whose members of each date are trained on.
+        frequency: bar frequency of the data directory, such as day, 60min or 5min; the one of its import
+            when omitted.
         bars: CSV or parquet file of bars to train on instead of a Qlib market.
         lookback: traded bars that the model reads.
-        every: days between training dates.
+        every: bars between training dates.
         seeds: number of LightGBM models to average.
         store: folder or URL of a forecast store that keeps the hidden states, so that another head on them costs
             seconds.
@@ -79,10 +83,14 @@ def head(
     from pandas import Timestamp
 
     from kronos.predictor import KronosPredictor
+    from kronos_strategies.data.qlib_bins import DAY, choose_freq, end_of
+    from kronos_strategies.data.simulate import default_store
     from kronos_strategies.heads.fit import FitSettings
     from kronos_strategies.store import ForecastStore, WindowSpec
 
-    settings = FitSettings(Timestamp(train_until), Timestamp(valid_until), kind, horizons, seeds)
+    freq = DAY if bars is not None else choose_freq(data or default_store(), frequency)
+    trained, validated = (end_of(Timestamp(date), freq) for date in (train_until, valid_until))
+    settings = FitSettings(trained, validated, kind, horizons, seeds)
     predictor = KronosPredictor.from_pretrained(checkpoint, tokenizer, revision, device, precision=precision)
     kept = ForecastStore.temporary() if store is None else ForecastStore(store)
     since = Timestamp(start or "1900-01-01")
@@ -92,14 +100,17 @@ def head(
 
         fitted = fit_file(bars, since, settings, predictor, kept, lookback, every)
     else:
+        from kronos_strategies.qlib.data_access import universe_name
         from kronos_strategies.qlib.fit import fit_members
 
-        name, store_warnings = open_market(data, market, "kronos train head")
-        spec = WindowSpec(market, lookback, 1, lookback)
-        fitted = fit_members(spec, since, settings, predictor, kept, name, every)
+        name, store_warnings = open_market(data, market, freq)
+        spec = WindowSpec(universe_name({"market": market}, freq), lookback, 1, lookback)
+        fitted = fit_members(
+            spec, since, settings, predictor, kept, name, every, instruments=market, freq=freq
+        )
     fitted.save(output)
     named = {"KRONOS_MODEL": checkpoint, "KRONOS_HEADS": output}
-    _show(_facts_of_head(fitted, output), store_warnings, _next_run(data, market, named))
+    _show(_facts_of_head(fitted, output), store_warnings, _next_run(data, market, named, freq))
 
 
 def quantiles(
@@ -149,6 +160,8 @@ def quantiles(
     """  # fmt: skip
     from pandas import Timestamp
 
+    from kronos_strategies.data.qlib_bins import DAY
+    from kronos_strategies.data.simulate import default_store
     from kronos_strategies.forecasters.fit_quantiles import QuantileFit, fit_quantiles
     from kronos_strategies.forecasters.lightgbm_quantiles import KIND
     from kronos_strategies.progress import progress_bar
@@ -165,7 +178,8 @@ def quantiles(
         from kronos_strategies.qlib.data_access import member_windows, traded_bars
         from kronos_strategies.store import WindowSpec
 
-        name, store_warnings = open_market(data, market, "kronos train quantiles")
+        check_daily(data or default_store(), "kronos train quantiles")
+        name, store_warnings = open_market(data, market, DAY)
         spec = WindowSpec(market, lookback, 1, lookback)
         windows = member_windows(spec, since, settings.valid_until, every=every)
         instruments = windows.index.get_level_values("instrument").unique()
@@ -176,7 +190,7 @@ def quantiles(
         )
     fitted.save(output)
     named = {"KRONOS_MODEL": f"{KIND}:{output.expanduser().absolute()}"}
-    _show(_facts_of_quantiles(fitted, output), store_warnings, _next_run(data, market, named))
+    _show(_facts_of_quantiles(fitted, output), store_warnings, _next_run(data, market, named, DAY))
 
 
 def _facts_of_head(fitted: ReturnHead, output: Path) -> dict[str, str]:
@@ -209,10 +223,10 @@ def _facts_of_quantiles(fitted: LightGBMQuantiles, output: Path) -> dict[str, st
     }
 
 
-def _next_run(data: Path | None, market: str, named: Mapping[str, object]) -> str:
+def _next_run(data: Path | None, market: str, named: Mapping[str, object], freq: str) -> str:
     """The run of a workflow file on the data, with the settings that name what was fitted."""
     changed = absolute_settings({"KRONOS_QLIB_DATA": data, **named})
-    trade, config = trade_settings(data, market) if data is not None else ({}, "kronos_csi300.yaml")
+    trade, config = trade_settings(data, market, freq) if data is not None else ({}, "kronos_csi300.yaml")
     settings = {name: str(value) for name, value in changed.items() if value is not None}
     return qrun_command(settings | trade, config)
 

@@ -36,6 +36,7 @@ FREQUENCIES = {
 _WINDOWS_DEVICES = re.compile(r"con|prn|aux|nul|com\d|lpt\d", re.IGNORECASE)
 _OUTSIDE = re.compile(r".*[/\\\0].*|\.*", re.DOTALL)  # names that lead to another folder
 _RECENT, _TELLING = 250, 10  # days of the calendar from which weekdays are inferred, and their minimum number
+_WITH_FREQ = re.compile(r"(.+)-(\d+min)")  # a universe of bars within the day
 _RARE = 0.2  # share of the most frequent weekday; a weekday below it has no regular trading
 
 
@@ -102,6 +103,59 @@ def store_freq(store: Path) -> str:
     return DAY if DAY in known or not known else known[0]
 
 
+def choose_freq(store: Path, frequency: str | None = None) -> str:
+    """Qlib's name of the bar frequency to read from a store.
+
+    Args:
+        store: the data folder; where it has no calendar, reading it raises.
+        frequency: name of one of its frequencies, Qlib's or ours; when omitted that of its manifest, else day if it
+            has daily bars, else the only one.
+
+    Raises:
+        ValueError: the store has no bars of that frequency, or several of which none is named.
+    """
+    store = store.expanduser()
+    calendars = (path.stem for path in (store / "calendars").glob("*.txt"))
+    present = sorted(name for name in calendars if not name.endswith("_future"))
+    if frequency is None:
+        if (store / MANIFEST).is_file() or DAY in present or len(present) < 2:
+            return store_freq(store)
+        raise ValueError(f"{store} has bars of {', '.join(present)}: choose one of them with --frequency.")
+    freq = {"1day": DAY, **FREQUENCIES}.get(frequency, frequency)
+    if present and freq not in present:
+        raise ValueError(
+            f"{store} has bars of {', '.join(present)}, and none of --frequency {frequency}: choose one of these."
+        )
+    return freq
+
+
+def bar_frequency(freq: str) -> str:
+    """Qlib's name of a bar frequency as `kronos.calendar` and return heads have it: 1day, 5min, 4h."""
+    return {DAY: "1day", **{name: ours for ours, name in FREQUENCIES.items()}}.get(freq, freq)
+
+
+def split_universe(universe: str) -> tuple[str, str]:
+    """The market and the bar frequency in the name of a universe; a name without a frequency is of daily bars."""
+    found = _WITH_FREQ.fullmatch(universe)
+    return (found[1], found[2]) if found else (universe, DAY)
+
+
+def forecast_freq(store: Path, universe: str, dates: pd.DatetimeIndex) -> str:
+    """The frequency of the bars that were forecast: that in the name of their universe.
+
+    Forecasts of another origin, such as Backtrader's, have none in it: with times of day they are of the
+    frequency of the store.
+    """
+    freq = split_universe(universe)[1]
+    return freq if freq != DAY or (dates == dates.normalize()).all() else store_freq(store.expanduser())
+
+
+def end_of(date: pd.Timestamp, freq: str) -> pd.Timestamp:
+    """The end of a span of bars: a date without a time ends with its last bar."""
+    whole = freq != DAY and date == date.normalize()
+    return date + pd.Timedelta(days=1) - pd.Timedelta(microseconds=1) if whole else date
+
+
 def read_calendar(store: Path, future: bool = False, freq: str | None = None) -> pd.DatetimeIndex:
     """The (T,) trading times of a store, with `future` also those after the last bar."""
     name = f"{freq or store_freq(store)}{'_future' if future else ''}.txt"
@@ -114,11 +168,12 @@ def write_market(store: Path, market: str, spans: pd.DataFrame) -> None:
     folder = store / "instruments"
     folder.mkdir(parents=True, exist_ok=True)
     rows = zip(*(spans.sort_values(list(SPAN))[column] for column in SPAN), strict=True)
-    text = "".join(f"{symbol}\t{_short(start)}\t{_short(end)}\n" for symbol, start, end in rows)
+    text = "".join(f"{symbol}\t{time_text(start)}\t{time_text(end)}\n" for symbol, start, end in rows)
     (folder / f"{market}.txt").write_text(text, encoding="utf-8")
 
 
-def _short(time: pd.Timestamp) -> str:
+def time_text(time: pd.Timestamp) -> str:
+    """A time as the files have it; a date if it is midnight."""
     return f"{time:%Y-%m-%d}" if time == time.normalize() else f"{time:%Y-%m-%d %H:%M:%S}"
 
 

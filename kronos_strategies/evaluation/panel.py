@@ -133,6 +133,7 @@ def read_rows(file: Path) -> pd.DataFrame:
 
     Instruments are read as codes, not as one string for each row, and columns are not copied.
     """
+    file = file.absolute()  # Arrow reads a relative path with a colon as a URL
     schema = pq.read_schema(file)
     kinds = dict(zip(schema.names, schema.types, strict=True))
     if "datetime" not in kinds or kinds.get("instrument") not in (pa.string(), pa.large_string()):

@@ -19,14 +19,23 @@ import pandas as pd
 from kronos.bars import FEATURES, PRICES
 from kronos.head import import_lightgbm
 from kronos.paths import PRICE_FLOOR
-from kronos_strategies.evaluation.signal.metrics import information_coefficients_wide
+from kronos_strategies.evaluation.signal.metrics import (
+    information_coefficients,
+    information_coefficients_wide,
+)
 
 MIN_STEPS = 3  # of a path; a correlation over two steps is 1 or -1
 DECIMALS = 3  # of features: changes by rounding to float32 do not count
 LARGEST = 20.0  # features are clipped at this many standard deviations
 MIN_BARS = 4  # of a sequence: half of them predict the other half
 ROUNDS = 60  # trees of each model
-TREES = {"num_leaves": 7, "learning_rate": 0.1, "min_data_in_leaf": 40, "feature_fraction": 0.7}
+LEAF = 40  # windows in a leaf, at least
+MIN_FITTED = 2 * LEAF  # windows to fit on: trees of fewer never split, and tell nothing apart
+TREES = {"num_leaves": 7, "learning_rate": 0.1, "min_data_in_leaf": LEAF, "feature_fraction": 0.7}
+
+
+class TooFewWindowsError(ValueError):
+    """There are not enough windows to fit a model and to test it on others."""
 
 
 def price_coefficients(predicted: np.ndarray, realized: np.ndarray) -> np.ndarray:
@@ -168,7 +177,7 @@ def discrimination(
         Series by datetime, of the late windows.
 
     Raises:
-        ValueError: too few dates or instruments to hold some out.
+        TooFewWindowsError: too few windows, see `held_out`.
     """
     one, other = real.features(), generated.features()
     correct = np.full((2, len(index)), np.nan)
@@ -202,7 +211,7 @@ def learned_forecasts(
         units of the window's volatility, to compare with `second_half(real, index)`.
 
     Raises:
-        ValueError: too few dates or instruments to hold some out.
+        TooFewWindowsError: too few windows, see `held_out`.
     """
     half = real.bars.shape[1] // 2
     known, given = learned_from.features(half), real.features(half)
@@ -215,11 +224,33 @@ def learned_forecasts(
     return found.dropna()
 
 
+def learned_rank_ics(
+    learned_from: Sequences, real: Sequences, index: pd.MultiIndex, ends: np.ndarray, seed: int = 0
+) -> dict[str, pd.Series]:
+    """RankIC by date of `learned_forecasts`, by metric: of returns tstr_rank_ic, of volatility the other one."""
+    scores = learned_forecasts(learned_from, real, index, ends, seed)
+    truth = second_half(real, index)
+    names = {"tstr_rank_ic": "return", "tstr_volatility_rank_ic": "volatility"}
+    return {
+        metric: information_coefficients(scores[column], truth[column])["rank_ic"]
+        for metric, column in names.items()
+    }
+
+
 def second_half(sequences: Sequences, index: pd.MultiIndex) -> pd.DataFrame:
     """Return and log volatility of the second half of each sequence, in units of the window's volatility."""
     rest = sequences.returns()[:, sequences.bars.shape[1] // 2 :]
     size = np.log(np.sqrt((rest**2).mean(axis=1)) + 0.01)
     return pd.DataFrame({"return": rest.sum(axis=1), "volatility": size}, index)
+
+
+def shortage_of_windows(index: pd.MultiIndex, ends: np.ndarray, seed: int = 0) -> str:
+    """Why the windows are too few for `held_out`, in a sentence; empty if they suffice."""
+    try:
+        list(held_out(index, ends, seed))
+    except TooFewWindowsError as error:
+        return str(error)
+    return ""
 
 
 def held_out(
@@ -231,7 +262,7 @@ def held_out(
     close or later. Each half of the instruments is tested once, after a fit to the other half.
 
     Raises:
-        ValueError: no rows remain on one of the sides.
+        TooFewWindowsError: fewer than MIN_FITTED rows to fit, or none to test.
     """
     dates = pd.DatetimeIndex(index.get_level_values("datetime"))
     middle = dates.unique().sort_values()[dates.nunique() // 2]
@@ -240,10 +271,12 @@ def held_out(
     shuffled = np.random.default_rng(seed).permutation(sorted(names.unique()))
     first = np.asarray(names.isin(shuffled[: len(shuffled) // 2]))
     folds = ((early & first, late & ~first), (early & ~first, late & first))
-    if not all(each.any() for fold in folds for each in fold):
-        raise ValueError(
-            f"{dates.nunique()} dates of {len(shuffled)} instruments are too few to hold out half of both. "
-            "Benchmark more dates, or at least 2 instruments."
+    fewest = min(int(fit.sum()) for fit, _ in folds)
+    if fewest < MIN_FITTED or not all(test.any() for _, test in folds):
+        raise TooFewWindowsError(
+            f"{dates.nunique()} dates of {len(shuffled)} instruments leave {fewest} windows to fit on, after late "
+            f"dates and half of the instruments are held out, and {MIN_FITTED} are needed. Benchmark more dates or "
+            "instruments."
         )
     yield from folds
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kronos_strategies.evaluation.signal.evaluation import SignalEvaluation
     from kronos_strategies.evaluation.significance import MeanTest
     from kronos_strategies.evaluation.time_series import TimeSeriesEvaluation
+    from kronos_strategies.portfolio import PortfolioRules
 
 MANY_UNDEFINED = 0.1  # of the dates
 FAR = 0.05  # of coverage from nominal, as a share
@@ -26,6 +27,7 @@ FEW_ROWS = 0.8  # of the initial rows
 SHORT_BACKTEST = 0.9  # of a year
 CONFIDENT = 0.95  # of a deflated Sharpe ratio
 FEW_DATES = 100
+MIN_SCENARIOS = 100  # the worst tenth of which are 10
 STATIC_DATES = 120  # a membership that is constant over so many dates is probably today's list
 
 
@@ -33,7 +35,7 @@ def training_overlap_warnings(provenance: Provenance, first: pd.Timestamp) -> li
     """Whether the checkpoint may have been trained on the evaluated dates, the first of which is `first`."""
     if provenance.trained_until is None:
         return ["The checkpoint does not state its training cutoff: it may have seen the test dates."]
-    if provenance.trained_until == UNTRAINED or pd.Timestamp(provenance.trained_until) < first:
+    if provenance.trained_until == UNTRAINED or pd.Timestamp(provenance.trained_until) < first.normalize():
         return []
     return [
         f"The checkpoint was trained on data until {provenance.trained_until}, after the first test dates. "
@@ -84,6 +86,22 @@ def unsolved_warnings(unsolved: Mapping[pd.Timestamp, str]) -> list[str]:
     count = "1 rebalance" if len(unsolved) == 1 else f"{len(unsolved)} rebalances"
     when = f"on {first:%Y-%m-%d}" if len(unsolved) == 1 else f"first on {first:%Y-%m-%d}"
     return [f"{count} kept the weights, because the optimization had no result, {when}: {reason}."]
+
+
+def scenario_warnings(rules: PortfolioRules, samples: int) -> list[str]:
+    """Weights that are optimized over too few scenarios, whose tail and covariance are mostly sampling noise.
+
+    Args:
+        rules: rules of the weights.
+        samples: sampled paths of each instrument, which are its scenarios.
+    """
+    if not rules.uses_scenarios or samples >= MIN_SCENARIOS:
+        return []
+    count = "1 scenario" if samples == 1 else f"{samples} scenarios"
+    return [
+        f"The weights ({rules.weighting}) are optimized over {count}, so that they follow sampling noise: forecast "
+        f"with {MIN_SCENARIOS} paths or more."
+    ]
 
 
 def sample_warnings(sample_counts: Mapping[str, int]) -> Iterator[str]:

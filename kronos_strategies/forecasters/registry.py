@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kronos.utils import did_you_mean
+from kronos.utils import closest, did_you_mean
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -78,9 +78,10 @@ def parse_name(name: str | Path) -> ForecasterName | None:
     for part in filter(None, re.split("[,&]", found["settings"] or "")):
         key, _, value = (each.strip() for each in part.partition("="))
         if not key or not value or key in settings:
+            example = f"{found['kind']}:{found['which']}?{key if key.isidentifier() else 'name'}=0.5"
             raise ValueError(
-                f"'{name}' has the setting '{part}', which is not one setting=value. Write for example "
-                f"'{found['kind']}:{found['which']}?{key or 'name'}=1'."
+                f"'{name}' has the setting '{part}', which is not one setting=value. Write e.g. '{example}', "
+                "with a decimal point, each setting once, and commas between settings."
             )
         settings[key] = value
     return ForecasterName(found["kind"], found["which"], settings)
@@ -203,7 +204,14 @@ def _find(name: ForecasterName) -> Callable[[ForecasterName, str | None], Foreca
 
 
 def _check_forgotten_kind(name: str) -> None:
-    """Refuse the name of a baseline without its kind, which would be looked for on the hub."""
-    which = name.partition("?")[0]
-    if which in BASELINES and not Path(name).exists():
-        raise ValueError(f"'{name}' is not a Kronos checkpoint. Did you mean 'baseline:{name}'?")
+    """Refuse what is nearly the name of a baseline, or a kind alone; both would be looked for on the hub."""
+    which, question, settings = name.partition("?")
+    if Path(name).expanduser().exists():
+        return
+    if which in known_kinds():
+        example = "baseline:ewma" if which == "baseline" else f"{which}:FOLDER"
+        raise ValueError(f"'{name}' is a kind of forecasters. Name one of them, such as '{example}'.")
+    if near := closest(which.replace("_", "-"), BASELINES):
+        raise ValueError(
+            f"'{name}' is not a Kronos checkpoint. Did you mean 'baseline:{near}{question}{settings}'?"
+        )

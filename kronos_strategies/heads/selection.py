@@ -74,7 +74,7 @@ class ScoreChoice:
             f"The return head {head.name} was trained until {head.info.trained_until}, after "
             "the first test dates."
             for head in self.heads
-            if head.info.trained_until and pd.Timestamp(head.info.trained_until) >= first
+            if head.info.trained_until and pd.Timestamp(head.info.trained_until) >= first.normalize()
         ]
 
     def columns(self, head: ReturnHead) -> list[int]:

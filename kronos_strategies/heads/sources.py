@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kronos.bars import PRICES, repair_bars
+from kronos.calendar import common_frequency
 from kronos.head import ReturnHead
 from kronos.training.config import Source
 from kronos.training.sources import FileReader
@@ -43,9 +44,10 @@ def fit_file(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: unreadable, or too few instruments or dates.
+        ValueError: unreadable, bars of different frequencies, or too few instruments or dates.
     """
     panel = read_panel(file, settings.valid_until)
+    frequency = common_frequency(((name, pd.DatetimeIndex(panel[name].index)) for name in panel), str(file))
     dates = pd.DatetimeIndex(sorted(set().union(*(bars.index for bars in panel.values()))))
     dates = dates[dates >= start][::every]
     keys = pd.MultiIndex.from_tuples(
@@ -64,6 +66,7 @@ def fit_file(
         settings,
         lookback=lookback,
         markets=(spec.universe,),
+        frequency=frequency or "1day",
         checkpoint=known.model,
         weights_sha256=known.weights_sha256,
         name=f"{settings.kind} head on {known.model}",

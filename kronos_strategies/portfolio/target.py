@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from kronos.utils import did_you_mean
 from kronos_strategies.portfolio.market import (
     NO_INPUTS,
     MarketInputs,
@@ -178,13 +179,22 @@ def _columns(table: pd.DataFrame, rules: PortfolioRules) -> dict[str, np.ndarray
     return {name: table[name].to_numpy(np.float64) for name in wanted if name in table}
 
 
-def _check_signals(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) -> None:
-    missing = [name for name in (rules.rank_by, *rules.columns) if name not in signals.columns]
-    if missing:
+def check_columns(signals: pd.DataFrame, rules: PortfolioRules) -> None:
+    """Refuse signals without a column that the rules read.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    if missing := [name for name in (rules.rank_by, *rules.columns) if name not in signals.columns]:
+        question = did_you_mean(missing[0], signals.columns)
         raise ValueError(
-            f"The signals have no column {missing[0]!r}, which the rules use; they have {list(signals.columns)}. "
-            "Set `rank_by` to one of these, or weight equally."
+            f"The signals have no column '{missing[0]}', which the rules use; they have {list(signals.columns)}. "
+            f"{question or 'Set rank_by to one of these, or weight equally.'}"
         )
+
+
+def _check_signals(signals: pd.DataFrame, previous: pd.Series, rules: PortfolioRules) -> None:
+    check_columns(signals, rules)
     for what, index in (("signals", signals.index), ("previous weights", previous.index)):
         if not index.is_unique:
             raise ValueError(

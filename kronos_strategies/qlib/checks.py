@@ -14,12 +14,12 @@ from qlib.data import D
 from qlib.utils.time import Freq
 
 from kronos.config import as_integer, as_number
+from kronos_strategies.data.qlib_bins import DAY, time_text
 from kronos_strategies.data.qlib_store import REGIONS
 from kronos_strategies.evaluation.signal.neutralization import read_industries
 from kronos_strategies.forecasters.registry import parse_name
 from kronos_strategies.portfolio import check_history, check_inputs, rules_of
 from kronos_strategies.qlib.data_access import (
-    DAY,
     Config,
     check_instruments,
     instruments_of,
@@ -46,8 +46,8 @@ def check_task(task: Settings) -> None:
         FileNotFoundError: the store or a file does not exist.
     """
     records, dataset = _records(task), trade_settings(task)
-    names = [_class(task.get("dataset")), *map(_class, records)]
-    if not dataset and not {"KronosDataset", "KronosRecord"} & set(names):
+    names = {_class(task.get("dataset")), *map(_class, records)}
+    if not dataset and not {"KronosDataset", "KronosRecord"} & names:
         return
     used = task.get("model")
     used = _kwargs(used).get("model") if _class(used) == "RollingModel" else used
@@ -226,13 +226,13 @@ def _kwargs(config: object) -> Settings:
     return (config.get("kwargs") or {}) if isinstance(config, Mapping) else {}
 
 
-def check_market(market: str) -> None:
+def check_market(market: str, freq: str = DAY) -> None:
     """Check that the store has a market.
 
     Raises:
         ValueError: it does not; names the markets that it has.
     """
-    check_instruments({"market": market, "filter_pipe": []}, store_folder())
+    check_instruments({"market": market, "filter_pipe": []}, store_folder(freq))
 
 
 def as_date(what: str, value: object) -> pd.Timestamp:
@@ -265,26 +265,21 @@ def check_lookback(lookback: object, most: int | None) -> None:
         )
 
 
-def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str) -> None:
+def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, freq: str = DAY) -> None:
     """Check that a span has a trading day of the store, and begins and ends within it.
 
     Raises:
         ValueError: it does not; gives both spans and the remedy.
     """
-    check_overlap(what, start, end, remedy)
-    calendar, future = pd.DatetimeIndex(D.calendar()), pd.DatetimeIndex(D.calendar(future=True))
-    store = f"the store, which spans {calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}"
-    span = f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
-    if ((future > calendar[-1]) & (future <= end)).any() or end > calendar[-1] + pd.Timedelta(days=7):
+    check_overlap(what, start, end, remedy, freq)
+    calendar, future = (pd.DatetimeIndex(D.calendar(freq=freq, future=later)) for later in (False, True))
+    store = f"the store, which spans {time_text(calendar[0])} to {time_text(calendar[-1])}"
+    span = f"{what} from {time_text(start)} to {time_text(end)}"
+    later = future[future.normalize() > calendar[-1].normalize()]  # the last day may be incomplete
+    if (later <= end).any() or end > calendar[-1] + pd.Timedelta(days=7):
         raise ValueError(f"{span} ends after {store}. {remedy}")
     if start < calendar[0] - pd.Timedelta(days=7):  # allows for holidays
         raise ValueError(f"{span} starts before {store}. {remedy}")
-
-
-def last_tradable(end: pd.Timestamp, freq: str = DAY) -> pd.Timestamp:
-    """The last day up to `end` that a backtest can end on: one that the calendar has another day after."""
-    future = pd.DatetimeIndex(D.calendar(freq=freq, future=True))
-    return end if end < future[-1] else pd.Timestamp(future[-2])
 
 
 def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, freq: str = DAY) -> None:
@@ -296,12 +291,12 @@ def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str
     calendar = pd.DatetimeIndex(D.calendar(freq=freq))
     if start > end:
         raise ValueError(
-            f"{what} has no trading day: it starts on {start:%Y-%m-%d} and ends on {end:%Y-%m-%d}. {remedy}"
+            f"{what} has no trading day: it starts on {time_text(start)} and ends on {time_text(end)}. {remedy}"
         )
     if not ((calendar >= start) & (calendar <= end)).any():
         raise ValueError(
-            f"{what} from {start:%Y-%m-%d} to {end:%Y-%m-%d} has no trading day of the store, which spans "
-            f"{calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}. {remedy}"
+            f"{what} from {time_text(start)} to {time_text(end)} has no trading day of the store, which spans "
+            f"{time_text(calendar[0])} to {time_text(calendar[-1])}. {remedy}"
         )
 
 

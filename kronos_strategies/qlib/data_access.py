@@ -251,19 +251,22 @@ def check_instruments(config: Config, store: Path) -> None:
         )
 
 
-def init_qlib(folder: Path, tracking: str = TRACKING, region: str | None = "cn") -> list[str]:
+def init_qlib(
+    folder: Path, tracking: str = TRACKING, region: str | None = "cn", freq: str = DAY
+) -> list[str]:
     """Initialize Qlib with the data directory `folder`, quietly; return warnings about the data.
 
     Args:
         folder: Qlib data directory.
         tracking: URI of the MLflow tracking store; nothing is written to it here.
         region: Qlib's region, which sets trading rules and not what is read; that of the data when None.
+        freq: Qlib's name of the frequency of the bars that are read.
 
     Raises:
-        FileNotFoundError: it is not a Qlib data directory.
+        FileNotFoundError: it is not a Qlib data directory, or has no bars of that frequency.
     """
     folder = folder.expanduser().resolve()
-    _check_there(folder)
+    _check_there(folder, freq)
     manager = {
         "class": KronosExpManager.__name__,
         "module_path": KronosExpManager.__module__,

@@ -15,6 +15,7 @@ from qlib.log import get_module_logger
 
 from kronos.config import as_integer
 from kronos.windows import Windows
+from kronos_strategies.data.qlib_bins import end_of
 from kronos_strategies.qlib.checks import as_date, check_benchmark, check_segments, has_field
 from kronos_strategies.qlib.data_access import (
     DAY,
@@ -255,9 +256,7 @@ def _span(name: str, span: Sequence[object], freq: str) -> Span:
             f"Segment '{name}' is {span!r}. Pass its first and its last date, e.g. ['2023-01-03', '2023-12-29']."
         )
     start, end = (None if date is None else as_date(f"segment '{name}'", date) for date in span)
-    if freq != DAY and end is not None and end == end.normalize():
-        end += pd.Timedelta(days=1) - pd.Timedelta(microseconds=1)
-    return start, end
+    return start, None if end is None else end_of(end, freq)
 
 
 def _outer(choose: Callable[..., pd.Timestamp], ends: list[pd.Timestamp | None]) -> pd.Timestamp | None:

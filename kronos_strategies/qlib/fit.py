@@ -17,6 +17,7 @@ from kronos.predictor import KronosPredictor
 from kronos.training.bar_array import HORIZONS
 from kronos.windows import Windows
 from kronos_strategies.calibration import calibrate, collect
+from kronos_strategies.data.qlib_bins import DAY, bar_frequency
 from kronos_strategies.distributed import WorkerPool
 from kronos_strategies.forecasters.protocol import Forecaster
 from kronos_strategies.heads.fit import FitSettings, Kind, fit_head
@@ -51,7 +52,7 @@ def fit_head_on(
         predictor: predictor, whose weights do not change.
         store: forecast store that keeps the hidden states.
         kind: "ridge" or "lightgbm".
-        every: days between the dates to fit on.
+        every: bars between the dates to fit on.
         seeds: LightGBM models to average.
 
     Raises:
@@ -63,7 +64,15 @@ def fit_head_on(
     )
     market = market_name(dataset)
     return fit_members(
-        dataset.spec, start, settings, predictor, store, market, every, instruments=dataset.instruments
+        dataset.spec,
+        start,
+        settings,
+        predictor,
+        store,
+        market,
+        every,
+        instruments=dataset.instruments,
+        freq=dataset.freq,
     )
 
 
@@ -77,9 +86,10 @@ def fit_members(
     every: int,
     name: str | None = None,
     instruments: Instruments | None = None,
+    freq: str = DAY,
 ) -> ReturnHead:
     """Fit a head on the instruments, those of the market `spec.universe` when omitted, from `start` on."""
-    windows = member_windows(spec, start, settings.valid_until, instruments, every=every)
+    windows = member_windows(spec, start, settings.valid_until, instruments, freq, every)
     names = windows.index.get_level_values("instrument").unique()
     with progress_bar("embed", "windows") as progress:
         hidden = store.embeddings(predictor, windows, spec, progress)
@@ -87,12 +97,13 @@ def fit_members(
     return fit_head(
         hidden,
         windows.index,
-        traded_bars(list(names), settings.valid_until),
+        traded_bars(list(names), settings.valid_until, freq),
         settings,
         lookback=spec.lookback,
         markets=(market,),
         checkpoint=origin.name if origin else None,
         weights_sha256=origin.sha256 if origin else None,
+        frequency=bar_frequency(freq),
         name=name or f"{settings.kind} head on {origin.name if origin else 'a model'}",
     )
 

@@ -18,6 +18,7 @@ from kronos.paths import Candles
 from kronos.postprocessing import AUTO, NONE, PathOptions, Postprocessing, spacing_of
 from kronos.predictor import KronosPredictor
 from kronos.windows import Windows
+from kronos_strategies.data.qlib_bins import bar_frequency
 from kronos_strategies.distributed import worker_pool
 from kronos_strategies.forecasters.protocol import forecast_notes
 from kronos_strategies.heads.fit import KINDS
@@ -272,12 +273,8 @@ class KronosModel(LazyForecaster, Model):
             raise ValueError(
                 f"fit_head='{self.fit_head}' needs a head that is not fitted yet. Call fit first."
             )
-        use = ScoreUse(
-            hold=dataset.hold,
-            lookback=dataset.spec.lookback,
-            price=dataset.deal_price,
-            market=market_name(dataset),
-        )
+        frequency, market = bar_frequency(dataset.freq), market_name(dataset)
+        use = ScoreUse(dataset.hold, dataset.spec.lookback, dataset.deal_price, frequency, market)
         self.choice = choose_score(self.score, [reader.head for reader in self._readers()], use)
         logger.info("Scores come from %s", self.choice.described)
         for warning in self.choice.warnings:

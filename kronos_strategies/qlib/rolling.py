@@ -95,7 +95,13 @@ class RollingModel(Model):
         if rtype not in get_args(Rolling):
             raise ValueError(f"rtype='{rtype}' is unknown. Choose one of {list(get_args(Rolling))}.")
         self.model = dict(model)
-        frozen = init_instance_by_config(self.model, accept_types=KronosModel)
+        try:
+            frozen = init_instance_by_config(self.model, accept_types=KronosModel)
+        except (AttributeError, KeyError, TypeError) as error:  # Qlib's: another class, unknown arguments
+            raise ValueError(
+                f"model={self.model} of RollingModel does not give a KronosModel ({error}). Write "
+                "class: KronosModel, module_path: kronos_strategies.qlib.model, and kwargs that it has."
+            ) from error
         if frozen.finetune is None and frozen.fit_head is None and frozen.fit_calibration is None:
             raise ValueError(
                 "The rolling model has nothing to fit. Set finetune, fit_head or fit_calibration of its "

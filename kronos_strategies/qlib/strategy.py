@@ -9,11 +9,13 @@ import pandas as pd
 from qlib.backtest import backtest
 from qlib.backtest.position import Position
 from qlib.contrib.strategy import WeightStrategyBase
+from qlib.data import D
 from qlib.log import get_module_logger
 from qlib.workflow import R
 
 from kronos_strategies.backtest import TradingRules
 from kronos_strategies.backtest_result import BacktestResult
+from kronos_strategies.data.qlib_bins import DAY, end_of
 from kronos_strategies.portfolio import (
     MarketInputs,
     PortfolioRules,
@@ -181,3 +183,12 @@ def backtest_in_qlib(
     )
     traded, held = reports["1day"]
     return backtest_result(traded, held, equal.reindex(traded.index))
+
+
+def last_tradable(end: pd.Timestamp, freq: str = DAY) -> pd.Timestamp:
+    """The last time up to `end` that a backtest can end at: a bar follows; within the day, the day is whole."""
+    last = pd.Timestamp(D.calendar(freq=freq)[-1])
+    future = pd.DatetimeIndex(D.calendar(freq=freq, future=True))
+    if end < future[-1] and (freq == DAY or not ((future > last) & (future <= end)).any()):
+        return end
+    return pd.Timestamp(future[-2]) if freq == DAY else end_of(last.normalize() - pd.Timedelta(days=1), freq)

@@ -310,7 +310,7 @@ def _unusable(stored: StoredFolder) -> str | None:
 
 def _rows(path: Path) -> int:
     try:
-        return int(pq.read_metadata(path).num_rows)
+        return int(pq.read_metadata(path.absolute()).num_rows)
     except (OSError, pa.ArrowException):
         return 0
 

@@ -130,6 +130,19 @@ def test_no_window_reads_a_later_bar(data):
         np.testing.assert_array_equal(getattr(one, of).values[early], getattr(other, of).values[early])
 
 
+def test_few_windows_leave_realism_out_with_a_warning_and_measure_the_rest(data, store):
+    one = data.bars.index.get_level_values("instrument") == NAMES[0]
+    alone = replace(data, bars=data.bars[one], members=data.members[one])
+    chosen = {name: load_forecaster(f"baseline:{name}") for name in ("ewma", "random-walk")}
+    found = benchmark(chosen, alone, SETTINGS, store)
+    assert {"price_ic", "volatility_mae"} <= set(found.by_date)
+    assert not {"discrimination", "tstr_rank_ic"} & set(found.by_date)
+    assert any("Realism is not measured" in text for text in found.warnings)
+    assert discriminative_scores(found) == {}
+    means = found.table.query("metric == 'volatility_mae'").set_index("version")["mean"]
+    assert means["ewma"] > 0
+
+
 def test_lookback_and_horizon_are_those_of_the_paper_unless_set():
     daily, minutes = DAYS, pd.date_range("2024-01-01", periods=9, freq="5min")
     assert BenchmarkSettings(DAYS[0]).spans(daily) == (40, 12)
@@ -159,6 +172,13 @@ def test_the_command_writes_a_page_and_json(tmp_path, capsys):
     [
         (["--models", "baseline:ewma"], "Name two or more models"),
         (["--models", "baseline:ewma", "baseline:ewma"], "Two models are called 'baseline:ewma'"),
+        (["--lookback", 0, "--models", "baseline:ewma", "baseline:har"], "lookback=0 is too small"),
+        (["--horizon", 0, "--models", "baseline:ewma", "baseline:har"], "horizon=0 is too small"),
+        (["--instruments", 0, "--models", "baseline:ewma", "baseline:har"], "instruments=0 is too small"),
+        (
+            ["--long-lookback", -5, "--models", "baseline:ewma", "baseline:har"],
+            "long_lookback=-5 is too small",
+        ),
         (
             ["--reference", "unknown", "--models", "baseline:ewma", "baseline:har"],
             "the reference is 'unknown'",

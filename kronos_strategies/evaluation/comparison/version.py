@@ -84,7 +84,7 @@ def _read(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"{file} is not a file. Check the path.")
     try:
-        table = pd.read_parquet(file)
+        table = pd.read_parquet(file.absolute())
     except (ValueError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(

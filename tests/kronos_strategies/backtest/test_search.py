@@ -89,6 +89,8 @@ def test_whole_numbers_of_a_range_are_equally_likely():
         ("- rules", "is not a mapping of settings"),
         ("rules: {topk: [5, 10}", "is not YAML"),
         ("rules: {topk: [!!python/object:os.system 5]}", "is not YAML"),
+        ("rules: {topk: [5, 10]}\nrules: {topk: [20, 50]}", "'rules' occurs twice"),
+        ("rules: {topk: 5, topk: 10}", "'topk' occurs twice"),
         ("rules: {topkk: [5, 10]}", "'topkk' is not a field of PortfolioRules. Did you mean 'topk'?"),
         ("serch: random", "'serch' is not a setting of a sweep. Did you mean 'search'?"),
         ("price: open", "'price' is not a setting of a sweep. Write it below `trading:`."),

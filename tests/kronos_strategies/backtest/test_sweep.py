@@ -143,6 +143,15 @@ def test_a_setting_that_fails_leaves_the_others_and_says_why(config):
         Sweep(replace(config, rules={"max_industry_weight": [0.5, 0.6]})).run()
 
 
+def test_a_signal_that_does_not_exist_fails_with_those_that_do(config):
+    result = Sweep(replace(config, rules={"topk": 4, "rank_by": ["score", "scor"]})).run()
+    assert result.failed == 1
+    reason = result.table["error"].iloc[1]
+    assert "no column 'scor'" in reason
+    assert "'prob_up'" in reason
+    assert "Did you mean 'score'?" in reason
+
+
 @pytest.mark.integration
 def test_processes_give_the_same_results(config, tmp_path):
     if find_spec("cvxpy"):  # reads the sampled paths in every process

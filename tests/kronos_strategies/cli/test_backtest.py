@@ -90,6 +90,8 @@ def test_scenario_rules_trade_the_stored_paths_and_the_report_counts_what_had_no
     known = made.result.returns.index
     pd.testing.assert_frame_equal(made.result.returns, expected.returns.loc[: known[-1]])
     assert not expected.unsolved
+    few = f"optimized over {stored.settings.provenance.sampling.samples} scenarios"
+    assert any(few in each for each in made.metadata.warnings)
 
     bars = pd.read_parquet(folder / "bars.parquet")
     bars[bars["datetime"] >= "2022-11-21"].to_parquet("late.parquet")  # too short a past at first
@@ -198,6 +200,15 @@ def test_a_mistake_is_one_sentence(folder, capsys, more, message):
     code, out, err = run(capsys, "backtest", folder / "forecasts", *words)
     assert (code, out.strip()) == (2, "")
     assert message in " ".join(err.split())
+
+
+def test_names_with_a_colon_are_files_and_not_urls(folder, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(folder / "bars.parquet", "my:bars.parquet")
+    words = ("backtest", folder / "forecasts", "--rules", RULES, "--data", "my:bars.parquet")
+    code, _, err = run(capsys, *words, "--output", "baseline:ewma")
+    assert code == 0, err
+    assert len(RunArtifacts.read(Path("baseline:ewma/artifacts")).scores)
 
 
 def test_a_store_without_forecasts_is_refused(tmp_path, capsys):

@@ -182,5 +182,17 @@ def test_short_sequences_and_too_few_dates_are_refused():
     made = sequences(0)
     with pytest.raises(ValueError, match=r"3 bars\. Compare at least 4"):
         replace(made, bars=made.bars[:, :3])
-    with pytest.raises(ValueError, match="1 dates of 40 instruments are too few"):
+    with pytest.raises(ValueError, match="1 dates of 40 instruments leave 0 windows to fit on"):
         list(held_out(INDEX[: len(NAMES)], ENDS[: len(NAMES)]))
+
+
+def test_windows_too_few_for_trees_to_split_are_refused_and_not_called_indistinguishable():
+    rows = np.flatnonzero(INDEX.get_level_values("instrument").isin(NAMES[:10]))
+    real, louder = (
+        Sequences(made.bars[rows], made.last_close[rows], made.volatility[rows])
+        for made in (sequences(0), sequences(1, deviation=0.05))
+    )
+    with pytest.raises(ValueError, match="12 dates of 10 instruments leave 25 windows to fit on"):
+        discrimination(real, louder, INDEX[rows], ENDS[rows])
+    with pytest.raises(ValueError, match="80 are needed"):
+        learned_forecasts(louder, real, INDEX[rows], ENDS[rows])

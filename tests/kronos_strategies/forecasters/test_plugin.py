@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +142,7 @@ def test_backtrader_reads_a_baseline():
 
 
 @pytest.mark.integration
-def test_qrun_trades_a_baseline_and_a_package(coin, small_store, tmp_path):
+def test_qrun_trades_a_baseline_and_a_package(coin, small_store, empty_record, tmp_path):
     from tests.kronos_strategies.qlib.conftest import artifact_folder, qrun
 
     span = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-05-26"}
@@ -150,6 +151,7 @@ def test_qrun_trades_a_baseline_and_a_package(coin, small_store, tmp_path):
     for model in ("coin:fair?bound=0.05", "baseline:garch"):
         folder = tmp_path / model.partition(":")[0]
         folder.mkdir()
+        shutil.copy(empty_record, folder / "mlflow.db")
         done = qrun(folder, KRONOS_MODEL=model, KRONOS_SAMPLES="20", PYTHONPATH=path, **common)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "training cutoff" not in done.stdout + done.stderr

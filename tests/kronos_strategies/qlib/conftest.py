@@ -61,6 +61,13 @@ def empty_record(tmp_path_factory) -> Path:
     return file
 
 
+@pytest.fixture
+def run_folder(empty_record: Path, tmp_path: Path) -> Path:
+    """An empty folder for qrun, but for that database."""
+    shutil.copy(empty_record, tmp_path / "mlflow.db")
+    return tmp_path
+
+
 def record_with(store: Path) -> None:
     """Qlib reads a store, and records runs in the working directory."""
     manager = {
@@ -73,13 +80,12 @@ def record_with(store: Path) -> None:
 
 
 @pytest.fixture
-def recorded(small_store: Path, empty_record: Path, tmp_path: Path, monkeypatch) -> Path:
+def recorded(small_store: Path, run_folder: Path, monkeypatch) -> Path:
     """Qlib reads the small store and keeps its runs in an empty folder, which is the working directory."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(run_folder)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    shutil.copy(empty_record, tmp_path / "mlflow.db")
     record_with(small_store)
-    return tmp_path
+    return run_folder
 
 
 def qrun_command_line(config: Path = CONFIG) -> list[Path]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,12 @@ SCRIPT = Path(__file__).parents[3] / "backtests" / "compare_versions.py"
 
 
 @pytest.mark.slow
-def test_two_checkpoints_and_two_settings_are_trained_forecast_and_compared(small_store, tmp_path):
+def test_two_checkpoints_and_two_settings_are_trained_forecast_and_compared(
+    small_store, empty_record, tmp_path
+):
     span = ("--start", "2023-05-08", "--end", "2023-05-26")
+    (tmp_path / "out").mkdir()
+    shutil.copy(empty_record, tmp_path / "out" / "mlflow.db")
     size = ("--steps", "2", "--samples", "2", "--hold", "2", "--gate", "rank_ic>=-1")
     process = subprocess.run(
         [sys.executable, SCRIPT, "--model", TINY, "--data", small_store, *span, *size, "--output", "out"],

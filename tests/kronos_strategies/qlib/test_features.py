@@ -2,8 +2,7 @@
 
 import json
 import pickle
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.features import KronosFeatures, PurgedDataset
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.signal import SIGNALS
+from tests.kronos_strategies.cli.conftest import run
 
 from .conftest import CONFIG, TINY, qrun, store_of, use_store
 
@@ -189,15 +189,16 @@ def test_a_backtest_that_holds_longer_than_the_label_is_refused_before_features_
 
 
 @pytest.fixture(scope="module")
-def runs(small_store, tmp_path_factory) -> Path:
+def runs(small_store, empty_record, tmp_path_factory) -> Path:
     """LightGBM on Alpha158, on Kronos with two paths, and on both."""
     folder = tmp_path_factory.mktemp("features")
+    shutil.copy(empty_record, folder / "mlflow.db")
     dates = {
-        "KRONOS_TRAIN_START": "2022-06-01",
+        "KRONOS_TRAIN_START": "2022-10-10",
         "KRONOS_TRAIN_END": "2022-12-30",
-        "KRONOS_VALID_END": "2023-02-28",
-        "KRONOS_TEST_START": "2023-03-13",
-        "KRONOS_TEST_END": "2023-05-31",
+        "KRONOS_VALID_END": "2023-02-10",
+        "KRONOS_TEST_START": "2023-02-20",
+        "KRONOS_TEST_END": "2023-04-14",
     }
     size = {"KRONOS_TOPK": "5", "KRONOS_N_DROP": "1", "KRONOS_LOOKBACK": "30", "KRONOS_STORE": "forecasts"}
     for features in ("alpha158", "kronos", "both"):
@@ -208,17 +209,13 @@ def runs(small_store, tmp_path_factory) -> Path:
     return folder
 
 
-def test_kronos_compare_shows_lightgbm_on_alpha158_on_kronos_and_on_both(runs):
+def test_kronos_compare_shows_lightgbm_on_alpha158_on_kronos_and_on_both(runs, in_store, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
     names = ["alpha158", "kronos", "both"]
-    command = [
-        Path(sys.executable).parent / "kronos",
-        "compare",
-        *(f"{name}=lightgbm_{name}" for name in names),
-    ]
-    done = subprocess.run(
-        [*command, "--json", "compare.json"], cwd=runs, capture_output=True, text=True, check=False
+    code, _, err = run(
+        capsys, "compare", *(f"{name}=lightgbm_{name}" for name in names), "--json", "compare.json"
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert code == 0, err
     found = json.loads((runs / "compare.json").read_text())
     assert found["versions"] == names
     means = [found["metrics"]["rank_ic"][name]["mean"] for name in names]

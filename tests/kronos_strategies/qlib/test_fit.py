@@ -177,7 +177,7 @@ def test_an_unknown_kind_of_head_or_score_is_refused():
         model(TINY, score="best")
 
 
-def test_qrun_fits_scores_trades_and_reports_a_head(cache, tmp_path):
+def test_qrun_fits_scores_trades_and_reports_a_head(cache, run_folder):
     span = {
         "KRONOS_TRAIN_START": "2022-03-01",
         "KRONOS_TRAIN_END": "2022-09-30",
@@ -190,18 +190,18 @@ def test_qrun_fits_scores_trades_and_reports_a_head(cache, tmp_path):
         "KRONOS_STORE": "kept",
     }
     config = CONFIG.with_name("kronos_csi300_head.yaml")
-    process = qrun(tmp_path, config, XDG_CACHE_HOME=str(cache), **span)
+    process = qrun(run_folder, config, XDG_CACHE_HOME=str(cache), **span)
     assert process.returncode == 0, process.stderr[-3000:]
-    artifacts = RunArtifacts.read(artifact_folder(tmp_path) / "artifacts")
+    artifacts = RunArtifacts.read(artifact_folder(run_folder) / "artifacts")
     assert "return head ridge head on" in artifacts.metadata.settings["score"]
     assert "sampling" not in artifacts.metadata.settings
     assert artifacts.paths is None
     assert any("not trained on" in warning for warning in artifacts.metadata.warnings) is False
-    signals = pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet")
+    signals = pd.read_parquet(artifact_folder(run_folder) / "signals.parquet")
     assert list(signals.columns) == ["score"]
-    page = (artifact_folder(tmp_path) / "report.html").read_text()
+    page = (artifact_folder(run_folder) / "report.html").read_text()
     assert "return head ridge head on" in page
     assert (
-        json.loads((artifact_folder(tmp_path) / "metrics.json").read_text())["dates"]
+        json.loads((artifact_folder(run_folder) / "metrics.json").read_text())["dates"]
         == signals.index.levels[0].size
     )

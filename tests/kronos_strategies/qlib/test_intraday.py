@@ -194,16 +194,16 @@ def test_a_backtest_by_other_bars_than_the_datasets_is_refused(crypto, monkeypat
 
 
 @pytest.mark.slow
-def test_the_crypto_workflow_runs_from_bars_to_report(crypto, tmp_path):
+def test_the_crypto_workflow_runs_from_bars_to_report(crypto, run_folder):
     process: subprocess.CompletedProcess[str] = qrun(
-        tmp_path, config=CRYPTO, KRONOS_QLIB_DATA=str(crypto), KRONOS_TEST_START="2024-01-15",
+        run_folder, config=CRYPTO, KRONOS_QLIB_DATA=str(crypto), KRONOS_TEST_START="2024-01-15",
         KRONOS_TEST_END="2024-01-19", KRONOS_TOPK="2", KRONOS_N_DROP="1", KRONOS_LOOKBACK="48",
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
-    metrics = json.loads((artifact_folder(tmp_path) / "metrics.json").read_text())
+    metrics = json.loads((artifact_folder(run_folder) / "metrics.json").read_text())
     assert metrics["dates"] > 100
     analysis = pd.read_pickle(
-        artifact_folder(tmp_path).parent / "portfolio_analysis" / "port_analysis_60min.pkl"
+        artifact_folder(run_folder).parent / "portfolio_analysis" / "port_analysis_60min.pkl"
     )["risk"]
     assert metrics["qlib_excess_over_benchmark_annualized_return"] == pytest.approx(
         analysis["excess_return_with_cost"]["annualized_return"], abs=1e-9
@@ -231,10 +231,8 @@ DATES = ("--start", "2024-01-03", "--train-until", "2024-01-10", "--valid-until"
 @pytest.mark.parametrize(
     "words",
     [
-        ["store", "fill", "forecasts", "--start", "2024-01-15", "--end", "2024-01-16", "--market", "crypto"],
         ["picks", "--market", "crypto"],
         ["train", "quantiles", *DATES, "--output", "fitted"],
-        ["train", "head", TINY, *DATES, "--output", "fitted"],
     ],
 )
 def test_commands_that_read_daily_bars_refuse_intraday_ones(
@@ -245,4 +243,4 @@ def test_commands_that_read_daily_bars_refuse_intraday_ones(
     assert code == 2
     assert f"has bars of 60min, and kronos {words[0]}" in " ".join(err.split())
     assert len(err.strip().splitlines()) == 1
-    assert not (tmp_path / "forecasts").exists()
+    assert not (tmp_path / "fitted").exists()

@@ -124,8 +124,8 @@ def test_a_wrong_store_fails_with_one_sentence_that_helps(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_file_runs_on_real_csi300_bars(shared_data, tmp_path):
-    store, prices, index = tmp_path / "csi300", "csi300_2020_2023.parquet", "csi_index_2005_2023.parquet"
+def test_the_same_file_runs_on_real_csi300_bars(shared_data, run_folder):
+    store, prices, index = run_folder / "csi300", "csi300_2020_2023.parquet", "csi_index_2005_2023.parquet"
     kronos = Path(sys.executable).parent / "kronos"
     command = [
         kronos,
@@ -139,12 +139,12 @@ def test_the_same_file_runs_on_real_csi300_bars(shared_data, tmp_path):
     ]
     subprocess.run(command, check=True, capture_output=True)
     span = {"KRONOS_TEST_START": "2022-03-01", "KRONOS_TEST_END": "2022-03-31"}
-    process = qrun(tmp_path, KRONOS_QLIB_DATA=str(store), **span)
+    process = qrun(run_folder, KRONOS_QLIB_DATA=str(store), **span)
     assert process.returncode == 0, process.stderr[-3000:]
     assert "SIMULATED" not in process.stderr
-    metrics = json.loads((artifact_folder(tmp_path) / "metrics.json").read_text())
+    metrics = json.loads((artifact_folder(run_folder) / "metrics.json").read_text())
     assert metrics["dates"] == 23  # trading days of March 2022
-    signals = pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet")
+    signals = pd.read_parquet(artifact_folder(run_folder) / "signals.parquet")
     assert signals.groupby(level="datetime").size().min() > 250
     flat = signals["deviation"] == 0  # all paths of an instrument that no longer moves agree
     ratios = ["risk_adjusted", "conviction", "skew"]

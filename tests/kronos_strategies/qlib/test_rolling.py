@@ -21,6 +21,7 @@ from kronos_strategies.qlib.market_inputs import open_paths
 from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.rolling import FITTED_TO, RollingModel
 from kronos_strategies.run_artifacts import RunArtifacts
+from tests.kronos_strategies.cli.conftest import run
 
 from .conftest import CONFIG, TINY, qrun, qrun_command_line, qrun_environment, record_with, store_of
 
@@ -234,6 +235,9 @@ def test_settings_that_cannot_roll_are_refused_in_one_sentence(in_store):
         rolling(finetune=None)
     with pytest.raises(ValueError, match="step=0 is too small"):
         rolling(step=0)
+    for wrong in ({}, config() | {"class": "KronosModl"}, config() | {"kwargs": {"finetun": {}}}):
+        with pytest.raises(ValueError, match=r"of RollingModel does not give a KronosModel \("):
+            RollingModel(wrong)
     with pytest.raises(ValueError, match="rtype='growing' is unknown"):
         rolling(rtype="growing")
     overlapping = {**SEGMENTS, "valid": ("2022-10-10", "2023-01-05")}
@@ -282,7 +286,7 @@ def finished_versions(folder) -> list[str]:
 
 @pytest.mark.slow
 def test_qrun_walks_forward_continues_after_a_kill_and_is_compared_with_the_frozen_version(
-    small_store, recorded
+    small_store, recorded, capsys
 ):
     folder, config_file = recorded, CONFIG.with_name("kronos_rolling.yaml")
     process = subprocess.Popen(
@@ -306,18 +310,10 @@ def test_qrun_walks_forward_continues_after_a_kill_and_is_compared_with_the_froz
     assert f"found in run {before[-1][:8]}" in rerun.stderr
     frozen = qrun(folder, **settings(small_store))
     assert frozen.returncode == 0, frozen.stderr[-3000:]
-    kronos = [qrun_command_line(CONFIG)[0].with_name("kronos"), "compare"]
-    compared = subprocess.run(
-        [*kronos, "frozen=kronos_csi300", "rolling=kronos_rolling", "--html", "compare.html"],
-        cwd=folder,
-        env=qrun_environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert compared.returncode == 0, compared.stderr[-3000:]
-    assert "on 34 dates" in compared.stdout
+    named = ("frozen=kronos_csi300", "rolling=kronos_rolling")
+    code, out, err = run(capsys, "compare", *named, "--html", "compare.html")
+    assert code == 0, err
+    assert "on 34 dates" in out
     page = (folder / "compare.html").read_text()
     assert "scores from 2023-01-24" in page
     (place,) = {file.parent for file in folder.glob("mlruns/*/*/artifacts/kronos/artifacts") if rolled(file)}

@@ -1,6 +1,7 @@
 """KronosWeightStrategy in real Qlib backtests on the small simulated market, with planted signals."""
 
 import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -249,22 +250,22 @@ RUN = {"KRONOS_TOPK": "4", "KRONOS_RANK_BUFFER": "2", "KRONOS_CASH_BUFFER": "0.1
 
 @pytest.mark.integration
 @pytest.mark.parametrize("weighting", ["volatility_target", "min_cvar"])
-def test_qrun_trades_the_rules_over_risk_of_its_yaml(small_store, small_market, tmp_path, weighting):
+def test_qrun_trades_the_rules_over_risk_of_its_yaml(small_store, small_market, run_folder, weighting):
     span = {"KRONOS_TEST_START": SPAN[0], "KRONOS_TEST_END": "2023-03-31", "KRONOS_STORE": "forecasts"}
     chosen = {"KRONOS_WEIGHTING": weighting, "KRONOS_MAX_WEIGHT": "0.4"}
     config = CONFIG.with_name("kronos_csi300_risk.yaml")
-    process = qrun(tmp_path, config, KRONOS_QLIB_DATA=str(small_store), **RUN, **span, **chosen)
+    process = qrun(run_folder, config, KRONOS_QLIB_DATA=str(small_store), **RUN, **span, **chosen)
     assert process.returncode == 0, process.stderr[-3000:]
-    backtested = artifact_folder(tmp_path).parent / "portfolio_analysis"
+    backtested = artifact_folder(run_folder).parent / "portfolio_analysis"
     books = pd.read_pickle(backtested / "positions_normal_1day.pkl")
     days = sorted(books)
     first = held(books[days[1]])  # a signal dated t is bought on t + 1
-    (stored,) = ForecastStore(tmp_path / "forecasts").forecast_sets()
+    (stored,) = ForecastStore(run_folder / "forecasts").forecast_sets()
     rules = PortfolioRules(
         topk=4, rank_buffer=2, weighting=weighting, cash_buffer=0.1, max_weight=0.4, correlation_bars=60
     )
     expected = target_weights(
-        pd.read_parquet(artifact_folder(tmp_path) / "signals.parquet").xs(days[0], level="datetime"),
+        pd.read_parquet(artifact_folder(run_folder) / "signals.parquet").xs(days[0], level="datetime"),
         pd.Series(dtype=float),
         rules,
         market=MarketInputs(
@@ -274,14 +275,15 @@ def test_qrun_trades_the_rules_over_risk_of_its_yaml(small_store, small_market, 
     )
     expected = expected[expected > 0.01]  # a smaller position may not be worth a lot
     np.testing.assert_allclose(first[expected.index], expected, rtol=0.15)  # a day of prices, and lots
-    page = (artifact_folder(tmp_path) / "report.html").read_text(encoding="utf-8")
+    page = (artifact_folder(run_folder) / "report.html").read_text(encoding="utf-8")
     assert "the optimization had no result" not in page
 
 
 @pytest.fixture(scope="module")
-def weights_run(small_store, tmp_path_factory):
+def weights_run(small_store, empty_record, tmp_path_factory):
     """A run of the workflow file of target weights: its folder, positions by day, report and signals."""
     folder = tmp_path_factory.mktemp("weights")
+    shutil.copy(empty_record, folder / "mlflow.db")
     span = {"KRONOS_TEST_START": SPAN[0], "KRONOS_TEST_END": SPAN[1]}
     process = qrun(folder, CONFIG, KRONOS_QLIB_DATA=str(small_store), KRONOS_STORE="forecasts", **RUN, **span)
     assert process.returncode == 0, process.stderr[-3000:]

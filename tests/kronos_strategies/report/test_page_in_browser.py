@@ -9,7 +9,6 @@ from kronos_strategies.report.export import save_report
 from tests.kronos_strategies.report.colors import contrast
 
 pytest.importorskip("selenium")
-from selenium.webdriver.support.ui import Select, WebDriverWait
 
 pytestmark = pytest.mark.integration
 
@@ -53,8 +52,17 @@ def opened(browser, report, saved, tmp_path):
 
 def look_at(page, chart: str) -> None:
     """Scroll there; plotly draws once a chart has come near, and a busy machine takes its time."""
+    from selenium.webdriver.support.ui import WebDriverWait  # heavy, and of browsers alone
+
     page.execute_script("document.getElementById(arguments[0]).scrollIntoView({ block: 'center' })", chart)
     WebDriverWait(page, 60, 0.05).until(lambda _: page.execute_script(DRAWN)[chart])
+
+
+def selects(page, chart: str) -> list:
+    """The drop-downs of a chart."""
+    from selenium.webdriver.support.ui import Select
+
+    return [Select(each) for each in page.find_elements("css selector", f"select[data-dropdowns='{chart}']")]
 
 
 def scroll_through(page) -> dict[str, int]:
@@ -110,7 +118,7 @@ def test_every_table_sorts_by_every_column_with_the_undefined_last(opened):
 def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, report):
     page = opened()
     look_at(page, "fan")
-    instrument, date = map(Select, page.find_elements("css selector", "select[data-dropdowns='fan']"))
+    instrument, date = selects(page, "fan")
     fans = report.distribution.fan_charts
     instrument.select_by_index(2)
     date.select_by_index(3)
@@ -128,7 +136,7 @@ def test_the_drop_downs_choose_the_fan_of_an_instrument_and_a_date(opened, repor
 def test_the_drop_down_chooses_the_metric_of_a_difference(opened, report):
     page = opened()
     look_at(page, "difference")
-    metric = Select(page.find_element("css selector", "select[data-dropdowns='difference']"))
+    (metric,) = selects(page, "difference")
     metric.select_by_visible_text("crps_h5, lower is better")
     table = report.versions.table
     rows = table[(table["metric"] == "crps_h5") & table["difference"].notna()]
@@ -142,7 +150,7 @@ def test_a_missing_fan_chart_is_stated(opened, report):
     without = fans[(fans["instrument"] != names[0]) | (fans["datetime"] != dates[1])]
     page = opened(distribution=dataclasses.replace(report.distribution, fan_charts=without))
     look_at(page, "fan")
-    _, date = map(Select, page.find_elements("css selector", "select[data-dropdowns='fan']"))
+    _, date = selects(page, "fan")
     date.select_by_index(1)
     assert "none" in page.find_element("id", "fan").get_attribute("class").split()
     date.select_by_index(2)

@@ -16,7 +16,6 @@ from .conftest import HOSTILE, LIMIT, NAMES, asked
 
 pytest.importorskip("selenium")
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +51,8 @@ def opened(browser, served):
 
 
 def until(page, condition) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait  # heavy, and of browsers alone
+
     WebDriverWait(page, LIMIT, 0.05).until(lambda _: condition())
 
 

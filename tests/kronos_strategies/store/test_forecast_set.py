@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,9 @@ from kronos_strategies.signal import SUMMARY, signals, summary
 from kronos_strategies.store import ForecastSet, ForecastStore, WindowSpec
 from kronos_strategies.store.files import date_label
 from kronos_strategies.store.parquet import from_parquet, to_parquet
-from tests.kronos.builders import make_bars
+from tests.kronos.builders import make_bars, make_panel
 
-from .conftest import CALENDAR, SAMPLING, SINCE, SPEC
+from .conftest import CALENDAR, NAMES, SAMPLING, SINCE, SPEC, windows_of
 
 
 @pytest.fixture
@@ -28,9 +29,19 @@ def forecast(predictor, windows) -> Forecast:
     return predictor.forecast(windows[:4], SAMPLING, candles="raw")
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, predictor):
+    """A store of 15 dates. Shared: change a copy."""
+    folder = tmp_path_factory.mktemp("filled")
+    ForecastStore(folder).fill(predictor, windows_of(make_panel(60, *NAMES)), SPEC, SAMPLING)
+    return folder
+
+
 @pytest.fixture
-def forecast_set(tmp_path, predictor, windows) -> ForecastSet:
-    return ForecastStore(tmp_path).fill(predictor, windows, SPEC, SAMPLING).forecast_set
+def forecast_set(filled, tmp_path) -> ForecastSet:
+    """Of a copy of that store."""
+    (found,) = ForecastStore(shutil.copytree(filled, tmp_path, dirs_exist_ok=True)).forecast_sets()
+    return found
 
 
 def test_a_forecast_is_read_back_bit_for_bit(forecast):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -22,19 +23,28 @@ from kronos_strategies.store.maintenance import (
     verify_store,
 )
 from kronos_strategies.store.settings import MANIFEST
-from tests.kronos.builders import make_head
+from tests.kronos.builders import make_head, make_panel
 
-from .conftest import SAMPLING, SPEC
+from .conftest import NAMES, SAMPLING, SPEC, windows_of
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory, predictor) -> Path:
+    """A store of 15 dates of forecasts, and of outputs of a head and hidden states on three. Change a copy."""
+    folder = tmp_path_factory.mktemp("filled")
+    store, windows = ForecastStore(folder), windows_of(make_panel(60, *NAMES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kronos_strategies.forecasting.CHUNK_WINDOWS", 8)
+        store.fill(predictor, windows, SPEC, SAMPLING)
+        store.head_outputs(predictor, make_head(predictor.model.config.d_model), windows[:12], SPEC)
+        store.embeddings(predictor, windows[:12], SPEC)
+    return folder
 
 
 @pytest.fixture
-def folder(tmp_path, predictor, windows) -> Path:
-    """A store of 15 dates of forecasts, and of outputs of a head and hidden states on three."""
-    store = ForecastStore(tmp_path)
-    store.fill(predictor, windows, SPEC, SAMPLING)
-    store.head_outputs(predictor, make_head(predictor.model.config.d_model), windows[:12], SPEC)
-    store.embeddings(predictor, windows[:12], SPEC)
-    return tmp_path
+def folder(filled, tmp_path) -> Path:
+    """A copy of that store, with its times, to damage."""
+    return shutil.copytree(filled, tmp_path, dirs_exist_ok=True)
 
 
 def shard(folder: Path, date: str = "2024-02-14") -> Path:
