@@ -30,6 +30,7 @@ INTEGRATION = ("kronos_strategies/backtrader", "kronos_strategies/cli", "kronos_
 # So are these files slow: most of their tests take seconds of CPU time.
 SLOW = (
     *("kronos/inference/test_memory.py", "kronos_strategies/test_benchmark.py"),
+    *("kronos/inference/test_cuda_graph.py", "kronos/inference/test_cuda_graph_chunks.py"),
     *("kronos_strategies/test_forecast_examples.py", "kronos_strategies/backtest/test_sweep.py"),
     *("kronos_strategies/store/test_locations.py", "kronos_strategies/store/test_fill.py"),
     *("kronos_strategies/evaluation/comparison/test_portfolios.py",),
