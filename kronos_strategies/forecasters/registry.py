@@ -206,7 +206,7 @@ def _find(name: ForecasterName) -> Callable[[ForecasterName, str | None], Foreca
 def _check_forgotten_kind(name: str) -> None:
     """Refuse what is nearly the name of a baseline, or a kind alone; both would be looked for on the hub."""
     which, question, settings = name.partition("?")
-    if Path(name).expanduser().exists():
+    if "/" in which or Path(name).expanduser().exists():  # a hub id or a path
         return
     if which in known_kinds():
         example = "baseline:ewma" if which == "baseline" else f"{which}:FOLDER"

@@ -91,6 +91,11 @@ def test_a_wrong_name_is_refused_in_one_sentence(name, message):
         load_forecaster(name)
 
 
+def test_a_hub_id_that_resembles_a_baseline_is_a_checkpoint():
+    with pytest.raises(ValueError, match="Pass its tokenizer"):
+        load_forecaster("lab/bootstrap")
+
+
 def test_settings_of_checkpoints_are_refused_elsewhere():
     with pytest.raises(
         ValueError, match="revision is a setting of Kronos checkpoints, and 'baseline:ewma' is not one"
