@@ -29,11 +29,14 @@ def shared_data() -> Path:
 INTEGRATION = ("kronos_strategies/backtrader", "kronos_strategies/cli", "kronos_strategies/qlib")
 # So are these files slow: most of their tests take seconds of CPU time.
 SLOW = (
-    *("kronos/inference/test_memory.py", "kronos_strategies/test_benchmark.py"),
     *("kronos/inference/test_cuda_graph.py", "kronos/inference/test_cuda_graph_chunks.py"),
-    *("kronos_strategies/test_forecast_examples.py", "kronos_strategies/backtest/test_sweep.py"),
+    *("kronos_strategies/test_benchmark.py", "kronos_strategies/test_forecast_examples.py"),
+    *("kronos_strategies/test_planted_effect.py", "kronos_strategies/backtest/test_sweep.py"),
+    *("kronos_strategies/calibration/test_fit.py", "kronos_strategies/heads/test_probes.py"),
     *("kronos_strategies/store/test_locations.py", "kronos_strategies/store/test_fill.py"),
     *("kronos_strategies/evaluation/comparison/test_portfolios.py",),
+    *("kronos_strategies/evaluation/comparison/test_metrics.py",),
+    *("kronos_strategies/evaluation/comparison/test_gate.py", "benchmarks/test_accelerator.py"),
 )
 # `make test-fast` leaves out tests with these marks; no other test may start a process of these programs.
 MARKS = ("integration", "slow")

@@ -202,6 +202,7 @@ def limit_rows(monkeypatch: pytest.MonkeyPatch, error: Exception, most: int) -> 
     return tried
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: str(error)[:40] or "MemoryError")
 def test_chunks_are_halved_until_they_fit_and_forecasts_are_the_same(
     error, predictor, windows, monkeypatch, caplog
@@ -222,6 +223,7 @@ def test_chunks_are_halved_until_they_fit_and_forecasts_are_the_same(
     ]
 
 
+@pytest.mark.slow
 def test_later_forecasts_begin_with_what_fits(predictor, windows, monkeypatch):
     tried = limit_rows(monkeypatch, ERRORS[0], 6)
     predictor.forecast(windows, SAMPLING)
@@ -233,6 +235,7 @@ def test_later_forecasts_begin_with_what_fits(predictor, windows, monkeypatch):
     assert tried[0] > 6, "fewer samples take less memory"
 
 
+@pytest.mark.slow
 def test_a_window_that_does_not_fit_alone_is_one_sentence(predictor, windows, monkeypatch):
     limit_rows(monkeypatch, ERRORS[1], 0)
     with pytest.raises(
