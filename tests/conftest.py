@@ -37,6 +37,9 @@ SLOW = (
     *("kronos_strategies/evaluation/comparison/test_portfolios.py",),
     *("kronos_strategies/evaluation/comparison/test_metrics.py",),
     *("kronos_strategies/evaluation/comparison/test_gate.py", "benchmarks/test_accelerator.py"),
+    *("kronos_strategies/evaluation/portfolio/test_sharpe.py", "kronos_strategies/report/test_figures.py"),
+    *("kronos_strategies/evaluation/distribution/test_scores.py", "kronos_strategies/report/test_sweep.py"),
+    *("kronos_strategies/report/test_show_report.py", "kronos/test_units.py"),
 )
 # `make test-fast` leaves out tests with these marks; no other test may start a process of these programs.
 MARKS = ("integration", "slow")
