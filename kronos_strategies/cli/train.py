@@ -88,6 +88,10 @@ def head(
     from kronos_strategies.heads.fit import FitSettings
     from kronos_strategies.store import ForecastStore, WindowSpec
 
+    if bars is not None and frequency is not None:
+        raise ValueError(
+            "--frequency chooses among the bars of --data; those of --bars have their own. Leave it out."
+        )
     freq = DAY if bars is not None else choose_freq(data or default_store(), frequency)
     trained, validated = (end_of(Timestamp(date), freq) for date in (train_until, valid_until))
     settings = FitSettings(trained, validated, kind, horizons, seeds)

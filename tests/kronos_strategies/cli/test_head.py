@@ -89,3 +89,11 @@ def test_spans_that_leave_no_label_are_one_sentence(market, tmp_path, capsys):
     assert code == 2
     assert "No validation date has 20 instruments" in err
     assert not (tmp_path / "head").exists()
+
+
+def test_a_frequency_of_a_file_of_bars_is_refused(tmp_path, capsys):
+    dates = ("--train-until", "2022-11-30", "--valid-until", "2022-12-05")
+    given = ("--bars", tmp_path / "bars.parquet", "--frequency", "60min", "--output", tmp_path / "head")
+    code, _, err = run(capsys, "train", "head", TINY, *dates, *given)
+    assert code == 2
+    assert "--frequency chooses among the bars of --data" in err

@@ -22,7 +22,7 @@ from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
 from tests.kronos.builders import headed_pair
-from tests.kronos_strategies.qlib.conftest import TINY, use_store
+from tests.kronos_strategies.qlib.conftest import TINY, bars_of, use_store
 
 from .conftest import run
 
@@ -37,18 +37,6 @@ def no_settings_of_mine(monkeypatch):
     monkeypatch.delenv("KRONOS_QLIB_DATA", raising=False)
 
 
-def hourly(names: list[str] = PAIRS, times: pd.DatetimeIndex = HOURS) -> pd.DataFrame:
-    rng, parts = np.random.default_rng(1), []
-    for name in names:
-        close = 100 * np.exp(rng.normal(0, 0.004, len(times)).cumsum())
-        open_ = close * np.exp(rng.normal(0, 0.001, len(times)))
-        high, low = np.maximum(open_, close) * 1.001, np.minimum(open_, close) * 0.999
-        prices = {"open": open_, "high": high, "low": low, "close": close}
-        volume = rng.uniform(10, 20, len(times))
-        parts.append(pd.DataFrame({"instrument": name, "datetime": times, **prices, "volume": volume}))
-    return pd.concat(parts, ignore_index=True)
-
-
 def imported(bars: pd.DataFrame, folder: Path) -> Path:
     """The data directory that `kronos data import` makes of bars."""
     bars.to_csv(folder / "bars.csv", index=False)
@@ -60,7 +48,7 @@ def imported(bars: pd.DataFrame, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    return imported(hourly(), tmp_path_factory.mktemp("hourly"))
+    return imported(bars_of(PAIRS, HOURS), tmp_path_factory.mktemp("hourly"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,7 +112,7 @@ def test_the_next_command_is_the_intraday_workflow_which_computes_nothing(
 
 
 def test_bars_after_a_timestamp_change_no_stored_byte_up_to_it(tmp_path, capsys):
-    bars, cut = hourly(PAIRS[:3]), pd.Timestamp("2024-01-05 11:00")
+    bars, cut = bars_of(PAIRS[:3], HOURS), pd.Timestamp("2024-01-05 11:00")
     later = bars["datetime"] > cut
     other = bars.copy()
     factors = np.random.default_rng(7).uniform(0.97, 1.03, later.sum())
@@ -236,7 +224,7 @@ def test_a_calibration_and_a_backtest_read_the_hours_of_the_store(data, tmp_path
 
 
 def test_a_head_fitted_on_hours_knows_its_frequency_and_the_last_hour(tmp_path, capsys):
-    folder = imported(hourly([f"P{i:02}USDT" for i in range(24)], HOURS[:120]), tmp_path)
+    folder = imported(bars_of([f"P{i:02}USDT" for i in range(24)], HOURS[:120]), tmp_path)
     dates = ("--train-until", "2024-01-04T00:00", "--valid-until", "2024-01-05", "--horizons", 1, 2)
     settings = ("--market", "crypto", "--lookback", 24, "--every", 3, "--device", "cpu")
     words = (*dates, *settings, "--data", folder, "--output", tmp_path / "head")
@@ -251,7 +239,7 @@ def test_a_head_fitted_on_hours_knows_its_frequency_and_the_last_hour(tmp_path, 
 
 
 def test_no_command_is_printed_that_would_trade_an_incomplete_day(tmp_path, capsys):
-    folder = imported(hourly(PAIRS[:2], HOURS[:-3]), tmp_path)  # to the 6th at 20:00
+    folder = imported(bars_of(PAIRS[:2], HOURS[:-3]), tmp_path)  # to the 6th at 20:00
     span = {"start": "2024-01-05T20:00", "end": "2024-01-06", "every": 1, "samples": 1}
     code, out, err = fill(capsys, tmp_path / "store", folder, **span)
     assert code == 0, err

@@ -215,7 +215,7 @@ def decided(case):
     return book, previous, rules, ~signals.index.isin(tradable), market
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_weights_add_up_to_what_is_invested_or_was_held(case):
     book, previous, rules, _, _ = decided(case)
@@ -224,7 +224,7 @@ def test_weights_add_up_to_what_is_invested_or_was_held(case):
         assert (book >= 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_turnover_and_participation_are_never_exceeded(case):
     book, previous, rules, _, market = decided(case)
@@ -235,7 +235,7 @@ def test_turnover_and_participation_are_never_exceeded(case):
         assert (moved <= rules.max_participation * market.amounts + 1e-9).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_only_held_positions_exceed_a_cap_and_are_never_increased(case):
     book, previous, rules, frozen, market = decided(case)
@@ -252,14 +252,14 @@ def test_only_held_positions_exceed_a_cap_and_are_never_increased(case):
             assert (gross <= np.maximum(fixed, rules.max_industry_weight) + 1e-9).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_an_instrument_that_cannot_be_traded_keeps_its_weight(case):
     book, previous, _, frozen, _ = decided(case)
     pd.testing.assert_series_equal(book[frozen], previous[frozen], check_names=False, check_exact=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_instruments_changes_nothing(case, random):
     signals, previous, rules, tradable, market = case
@@ -271,7 +271,7 @@ def test_the_order_of_instruments_changes_nothing(case, random):
     pd.testing.assert_series_equal(shuffled, target_weights(*case), check_exact=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_no_more_than_n_drop_positions_leave_a_side_for_better_ones(case):
     book, previous, rules, frozen, _ = decided(case)

@@ -221,7 +221,7 @@ def cases(draw):
     return signals, previous, rules, tradable
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_the_portfolio_fits_into_its_cash_or_into_what_cannot_be_traded(case):
     signals, previous, rules, tradable = case
@@ -234,7 +234,7 @@ def test_the_portfolio_fits_into_its_cash_or_into_what_cannot_be_traded(case):
         assert (book > 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_only_tradable_instruments_with_a_finite_score_are_bought(case):
     signals, previous, _, tradable = case
@@ -248,7 +248,7 @@ def test_only_tradable_instruments_with_a_finite_score_are_bought(case):
     assert set(previous.index[~previous.index.isin(tradable) & previous.ne(0)]) <= set(book.index)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_a_move_smaller_than_the_band_is_only_ever_made_for_cash(case):
     _, previous, rules, _ = case
@@ -262,7 +262,7 @@ def test_a_move_smaller_than_the_band_is_only_ever_made_for_cash(case):
         assert without > 1 - rules.cash_buffer
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(case, random):
     signals, previous, rules, tradable = case
@@ -273,7 +273,7 @@ def test_the_order_of_rows_does_not_matter(case, random):
     pd.testing.assert_series_equal(shuffled, target_weights(*case), check_exact=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(cases())
 def test_each_side_holds_at_most_its_slots_and_its_rank_buffer(case):
     signals, previous, rules, tradable = case

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -35,6 +36,19 @@ def store_of(market: SimulatedMarket, bars: pd.DataFrame, folder: Path) -> Path:
         source={"kind": "test"},
     )
     return folder
+
+
+def bars_of(names: list[str], times: pd.DatetimeIndex) -> pd.DataFrame:
+    """Random walks of all instruments at the same times."""
+    rng, parts = np.random.default_rng(1), []
+    for name in names:
+        close = 100 * np.exp(rng.normal(0, 0.004, len(times)).cumsum())
+        open_ = close * np.exp(rng.normal(0, 0.001, len(times)))
+        high, low = np.maximum(open_, close) * 1.001, np.minimum(open_, close) * 0.999
+        prices = {"open": open_, "high": high, "low": low, "close": close}
+        volume = rng.uniform(10, 20, len(times))
+        parts.append(pd.DataFrame({"instrument": name, "datetime": times, **prices, "volume": volume}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def use_store(folder: Path) -> None:

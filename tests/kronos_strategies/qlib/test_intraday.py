@@ -19,7 +19,7 @@ from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
 from tests.kronos_strategies.cli.conftest import run as command
 
-from .conftest import CONFIG, TINY, artifact_folder, qrun, use_store
+from .conftest import CONFIG, TINY, artifact_folder, bars_of, qrun, use_store
 
 PAIRS = [
     f"{name}USDT"
@@ -28,18 +28,6 @@ PAIRS = [
 HOURS = pd.date_range("2024-01-01", periods=24 * 20, freq="60min")
 CRYPTO = CONFIG.with_name("kronos_crypto.yaml")
 MORNING, AFTERNOON = ("09:35", "11:30"), ("13:05", "15:00")
-
-
-def bars_of(names: list[str], times: pd.DatetimeIndex) -> pd.DataFrame:
-    rng, parts = np.random.default_rng(1), []
-    for name in names:
-        close = 100 * np.exp(rng.normal(0, 0.004, len(times)).cumsum())
-        open_ = close * np.exp(rng.normal(0, 0.001, len(times)))
-        high, low = np.maximum(open_, close) * 1.001, np.minimum(open_, close) * 0.999
-        prices = {"open": open_, "high": high, "low": low, "close": close}
-        volume = rng.uniform(10, 20, len(times))
-        parts.append(pd.DataFrame({"instrument": name, "datetime": times, **prices, "volume": volume}))
-    return pd.concat(parts, ignore_index=True)
 
 
 def store_of(bars: pd.DataFrame, folder: Path, frequency: str, market: str = "crypto") -> Path:
