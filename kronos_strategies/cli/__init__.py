@@ -34,7 +34,7 @@ from kronos_strategies.cli.train import train
 
 
 def init(folder: Path, /, *, overwrite: bool = False) -> None:
-    """Write the YAML files of this version: workflows for `qrun`, settings for `kronos train`.
+    """Write the YAML files of this version: workflows for `qrun`, settings for `kronos train` and `kronos sweep`.
 
     For example: `kronos init configs`
 
@@ -63,8 +63,9 @@ def init(folder: Path, /, *, overwrite: bool = False) -> None:
 
 app = App(
     name="kronos",
-    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`"
-    f"\n\n`--offline`, with any command, allows no downloads, as does {OFFLINE}=1 in the environment.",
+    help="Kronos forecasts as ranked, tested trading signals.\n\n"
+    "For example: `kronos forecast bars.csv --horizon 24 --plot out.html`\n\n"
+    f"`--offline`, with any command, allows no downloads, as does {OFFLINE}=1 in the environment.",
     version=lambda: version("kronos-strategies"),
     default_parameter=Parameter(negative=(), env_var_split=set_values),
 )

@@ -17,7 +17,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     import pandas as pd
 
-TOPK, LOOKBACK = 50, 90  # default of the workflow files for a given store
+TOPK, LOOKBACK = 50, 90  # default of the workflow files for a given data directory
 INTRADAY = "kronos_crypto.yaml"
 USUAL = {  # region, market and benchmark of each
     "kronos_csi300.yaml": ("cn", "csi300", "SH000300"),
@@ -106,12 +106,12 @@ def config_folder() -> Path:
 
 
 def trade_settings(store: Path, market: str, freq: str | None = None) -> tuple[dict[str, str], str]:
-    """Market, benchmark, number of positions and trading rules that fit a store, and the workflow file.
+    """Market, benchmark, number of positions and trading rules that fit a data directory, and the workflow file.
 
     Args:
-        store: a Qlib store.
+        store: a Qlib data directory.
         market: one of its markets.
-        freq: Qlib's name of the bar frequency; that of the store when omitted.
+        freq: Qlib's name of the bar frequency; that of the data directory when omitted.
 
     Returns:
         settings that differ from those of the workflow file; its name.
@@ -141,7 +141,7 @@ def trade_settings(store: Path, market: str, freq: str | None = None) -> tuple[d
 
 
 def next_run(store: Path, market: str) -> str:
-    """The command that runs a new store: over its last year, its last month if intraday, or its last half."""
+    """The command that runs new data: over its last year, its last month if intraday, or its last half."""
     from pandas import Timedelta
 
     from kronos_strategies.data.qlib_bins import DAY, read_calendar, store_freq

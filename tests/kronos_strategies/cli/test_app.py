@@ -1,5 +1,6 @@
 """Help has examples and loads nothing heavy; `kronos init` writes the files of the repository and keeps changes."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,17 +8,26 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kronos_strategies.cli import app
+
 from .conftest import run
 
-COMMANDS = ["", "data", "data import", "data simulate", "data download", "data fetch", "doctor", "forecast"]
-COMMANDS += ["picks", "serve", "store fill"]
+
+def commands_below(parent, *words):
+    """All commands, groups and the program itself, as lists of words."""
+    names = [name for name in parent if not name.startswith("-")]
+    return [words, *(each for name in names for each in commands_below(parent[name], *words, name))]
 
 
-@pytest.mark.parametrize("command", [words.split() for words in COMMANDS])
-def test_every_help_has_an_example(command, capsys):
+@pytest.mark.parametrize("command", commands_below(app), ids=" ".join)
+def test_every_help_has_an_example_with_flags_that_exist(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
-    assert f"For example: kronos {command[0] if command else 'data'}" in out
+    example = " ".join(out.split("For example: kronos ")[1].split("\n\n")[0].split())
+    words = shlex.split(example.partition(" ╭")[0])
+    assert words[: len(command)] == list(command) or words[-1] == "--help"
+    if words[-1] != "--help":
+        app.parse_args(words, exit_on_error=False, print_error=False)
 
 
 def test_help_loads_nothing_heavy():

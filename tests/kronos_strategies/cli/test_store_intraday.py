@@ -252,7 +252,10 @@ def test_no_command_is_printed_that_would_trade_an_incomplete_day(tmp_path, caps
     ("changes", "says"),
     [
         ({"start": "2024-01-05T10:00", "end": "2024-01-05T09:00"}, "starts on 2024-01-05 10:00:00"),
-        ({"end": "2024-01-08"}, "ends after the store, which spans 2024-01-01 to 2024-01-06 23:00:00"),
+        (
+            {"end": "2024-01-08"},
+            "ends after the data directory, which spans 2024-01-01 to 2024-01-06 23:00:00",
+        ),
         ({"start": "2024-01-05T09:00+08:00"}, "by the clock of the data directory"),
         ({"market": "crypt"}, "has no market 'crypt'"),
     ],
