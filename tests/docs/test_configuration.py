@@ -11,7 +11,7 @@ from .pages import ROOT
 PAGE = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 ROWS = dict(re.findall(r"^\| `(KRONOS_\w+)` \| (.*?) \|", PAGE, re.MULTILINE))
 VARIABLE = re.compile(r"\bKRONOS_[A-Z_]+\b")
-PLACES = ("kronos", "kronos_strategies", "configs", "backtests", "tests/conftest.py")
+PLACES = ("kronos", "kronos_strategies", "configs", "backtests", "tests/conftest.py", "Makefile")
 DEFAULT = re.compile(r"(KRONOS_[A-Z_]+) \| default\((?P<value>.*?), true\)")
 
 
