@@ -89,6 +89,7 @@ def test_every_command_in_the_text_of_a_page_exists_with_its_flags(page: Path) -
         elif command.default_command is not None:
             known = {name for option in command.assemble_argument_collection() for name in option.names}
         else:
+            assert not words or words[0].startswith("-"), f"`{code}` is not a command"
             known = set()
         flags = {word.partition("=")[0] for word in words if word.startswith("--")}
         assert flags <= known | {"--help", "--offline"}, code
