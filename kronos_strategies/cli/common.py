@@ -41,7 +41,8 @@ Revision = Annotated[str | None, Parameter(help="revision of the model on the hu
 Temperature = Annotated[
     float | None,
     Parameter(
-        help="0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted."
+        help="sampling temperature, 0 for the most likely token; like top-p and top-k that of the checkpoint when "
+        "omitted."
     ),
 ]
 TopP = Annotated[float | None, Parameter(help="nucleus probability of the sampled tokens.")]
@@ -56,7 +57,10 @@ Precision = Annotated[
 ]
 ContextOverflow = Annotated[
     Literal["recompute", "rolling"],
-    Parameter(help="if lookback + horizon exceed the model's context, recompute at each step, or roll."),
+    Parameter(
+        help="once a window outgrows the model's context: recompute reads it again at each step, rolling drops the "
+        "oldest bars."
+    ),
 ]
 # How files of bars are read.
 Calendar = Annotated[

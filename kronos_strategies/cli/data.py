@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 data = App(
     name="data",
     help="Make a Qlib data directory, from files, by download or by simulation.\n\n"
-    "For example: `kronos data import --help`",
+    "For example: `kronos data import bars.parquet --to ~/csi300`",
 )
 
 

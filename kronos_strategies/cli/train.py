@@ -72,7 +72,7 @@ def head(
         market: universe whose members of each date are trained on.
         frequency: bar frequency of the data directory, such as day, 60min or 5min; the one of its import
             when omitted.
-        bars: CSV or parquet file of bars to train on instead of a Qlib market.
+        bars: CSV or parquet file of bars to train on instead of a Qlib data directory.
         lookback: traded bars that the model reads.
         every: bars between training dates.
         seeds: number of LightGBM models to average.
@@ -157,7 +157,7 @@ def quantiles(
         levels: quantile levels, ascending.
         data: Qlib data directory; the simulated market when omitted.
         market: universe whose members of each date are trained on.
-        bars: CSV or parquet file of bars to train on instead of a Qlib market.
+        bars: CSV or parquet file of bars to train on instead of a Qlib data directory.
         lookback: traded bars that a training window needs; features read the last 61.
         every: days between training dates.
         rounds: maximum number of trees of a model.

@@ -17,7 +17,7 @@ from kronos_strategies.signal import SIGNALS
 
 from .pages import PAGES, ROOT, of
 
-DOCS = ROOT / "docs"
+DOCS, NANO = ROOT / "docs", ROOT / "kronos" / "pretrained" / "kronos-nano"
 TREES = ("kronos/", "kronos_strategies/", "backtests/", "configs/", "docs/", "tests/")
 UPSTREAM = "coming_from_upstream.md"  # names upstream's files and arguments as well
 BY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -45,6 +45,21 @@ def test_the_overview_links_to_every_page() -> None:
     overview = (DOCS / "index.md").read_text(encoding="utf-8")
     for page in [*DOCS.glob("*.md"), *DOCS.glob("*.ipynb")]:
         assert f"({page.name}" in overview or page.name == "index.md", page.name
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, NANO / "README.md"], ids=lambda page: f"{page.parent.name}-{page.stem}"
+)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)", text):
+        file = (page.parent / target) if target else page
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings], (
+                heading
+            )
 
 
 @BY_PAGE
