@@ -207,7 +207,7 @@ def test_a_directory_of_several_frequencies_needs_one_of_them(data, tmp_path, ca
 def test_a_calibration_and_a_backtest_read_the_hours_of_the_store(data, tmp_path, capsys):
     assert fill(capsys, tmp_path / "store", data, start="2024-01-04", samples=4)[0] == 0
     file = tmp_path / "calibration.json"
-    words = ("--until", "2024-01-05", "--to", file, "--data", data)
+    words = ("--until", "2024-01-05", "--output", file, "--data", data)
     code, out, err = run(capsys, "calibrate", tmp_path / "store", *words)
     assert code == 0, err
     assert "kronos_crypto.yaml" in out
