@@ -21,7 +21,7 @@ from kronos.utils import explain_write_errors, run_command, show_log, write_atom
 from kronos_strategies.cli.backtest import backtest, sweep
 from kronos_strategies.cli.benchmark import benchmark
 from kronos_strategies.cli.calibrate import calibrate
-from kronos_strategies.cli.common import config_folder, set_values, show_next
+from kronos_strategies.cli.common import config_folder, set_values, show_next, shown_default
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.doctor import doctor
@@ -67,7 +67,7 @@ app = App(
     "For example: `kronos forecast bars.csv --horizon 24 --plot out.html`\n\n"
     f"`--offline`, with any command, allows no downloads, as does {OFFLINE}=1 in the environment.",
     version=lambda: version("kronos-strategies"),
-    default_parameter=Parameter(negative=(), env_var_split=set_values),
+    default_parameter=Parameter(negative=(), env_var_split=set_values, show_default=shown_default),
 )
 app.command(backtest)
 app.command(benchmark)

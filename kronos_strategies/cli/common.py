@@ -238,6 +238,13 @@ def set_values(type_: object, value: str, *, delimiter: str | None = None) -> li
     return env_var_split(type_, value, delimiter=delimiter) if value else []
 
 
+def shown_default(value: object) -> str | None:
+    """The default of an option as one would type it; None, which is not shown, for an empty one."""
+    if value is None or value is False or value in ("", ()):
+        return None
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 @contextmanager
 def told_how_to_resume() -> Iterator[None]:
     """Exit with code 130 when the user stops the command, and say how to resume it."""

@@ -1,5 +1,6 @@
 """Help has examples and loads nothing heavy; `kronos init` writes the files of the repository and keeps changes."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -27,6 +28,13 @@ def test_every_help_has_an_example_with_flags_that_exist(command, capsys):
     words = shlex.split(example.partition(" ╭")[0])
     assert words[: len(command)] == list(command)
     app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("command", commands_below(app), ids=" ".join)
+def test_help_shows_defaults_as_one_would_type_them(command, capsys):
+    _, out, _ = run(capsys, *command, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert not re.findall(r"\[default: (?:[(\[{\"\'\]]|None|True|False).*?\]", text)
 
 
 def test_help_loads_nothing_heavy():
