@@ -29,12 +29,10 @@ def code_of(page: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", text)
 
 
-def rows_after(page: str, heading: str) -> set[str]:
-    """The names in the first column of the first table after a heading."""
+def table_after(page: str, heading: str) -> list[str]:
+    """The lines of the first table after a heading."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    table = re.findall(r"(?:^\|.*\n)+", text[text.index(f"## {heading}\n") :], re.MULTILINE)[0]
-    first = (row.split("|")[1] for row in table.splitlines())
-    return {name for cell in first for name in re.findall(r"`(\w+)`", cell)}
+    return re.findall(r"(?:^\|.*\n)+", text[text.index(f"## {heading}\n") :], re.MULTILINE)[0].splitlines()
 
 
 def names_of(settings: type) -> set[str]:
@@ -131,13 +129,27 @@ def test_every_setting_of_training_that_a_page_names_exists(page: str) -> None:
     assert named <= known, named - known
 
 
-def test_the_tables_of_rules_have_every_field_and_no_other() -> None:
-    assert rows_after("backtest.md", "Rules") == names_of(PortfolioRules)
-    assert rows_after("backtest.md", "Timing and execution") == names_of(TradingRules)
+@pytest.mark.parametrize(
+    ("heading", "rules"), [("Rules", PortfolioRules()), ("Timing and execution", TradingRules())]
+)
+def test_the_tables_of_rules_have_every_field_with_its_default_and_no_other(
+    heading: str, rules: object
+) -> None:
+    stated = {}
+    for row in table_after("backtest.md", heading)[2:]:
+        names, defaults = (row.split("|")[column] for column in (1, 2))
+        named, values = re.findall(r"`(\w+)`", names), defaults.split(",")
+        stated |= zip(named, values if len(values) > 1 else values * len(named), strict=True)
+    assert set(stated) == names_of(type(rules))
+    for name, default in stated.items():
+        value = getattr(rules, name)
+        shown = f"{value:.10g}" if isinstance(value, float) else str(value)
+        assert default.strip() in (f"`{shown}`", "by region"), name
 
 
 def test_the_table_of_signals_has_every_signal_and_no_other() -> None:
-    assert rows_after("backtest.md", "Signals") == set(SIGNALS)
+    first = [row.split("|")[1] for row in table_after("backtest.md", "Signals")]
+    assert {name for cell in first for name in re.findall(r"`(\w+)`", cell)} == set(SIGNALS)
 
 
 def test_the_table_of_extras_has_every_extra_for_users() -> None:
