@@ -242,12 +242,12 @@ def check_instruments(config: Config, store: Path) -> None:
     if isinstance(config, dict) and "market" in config:
         market, known = config["market"], sorted(path.stem for path in (store / "instruments").glob("*.txt"))
         if market not in known:
-            raise ValueError(f"The store {store} has no market '{market}'. It has {known}.")
+            raise ValueError(f"{store} has no market '{market}'. It has {known}.")
         return
     if absent := [symbol for symbol in config if not bin_folder(store, symbol).is_dir()]:
         raise ValueError(
-            f"The store {store} lacks bars of {len(absent)} of {len(config)} instruments, the first '{absent[0]}'. "
-            "Write them as the store does, e.g. SH600000."
+            f"{store} lacks bars of {len(absent)} of {len(config)} instruments, the first '{absent[0]}'. "
+            "Write them as the data directory does, e.g. SH600000."
         )
 
 
@@ -288,7 +288,7 @@ def store_folder(freq: str = DAY) -> Path:
     """
     if not C.registered:
         raise ValueError(
-            'Qlib is not initialized. Call qlib.init(provider_uri="~/store", region="cn") first.'
+            'Qlib is not initialized. Call qlib.init(provider_uri="~/csi300", region="cn") first.'
         )
     try:
         return Path(C.dpm.get_data_uri(freq))
@@ -304,7 +304,7 @@ def qlib_warnings(freq: str = DAY) -> list[str]:
 
     Raises:
         ValueError: Qlib is not initialized.
-        FileNotFoundError: no Qlib store there, or none of this frequency.
+        FileNotFoundError: no Qlib data directory there, or none of this frequency.
     """
     folder = store_folder(freq)
     _check_there(folder, freq)

@@ -1,5 +1,7 @@
 """Help has examples and loads nothing heavy; `kronos init` writes the files of the repository and keeps changes."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,17 +9,32 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kronos_strategies.cli import app
+
 from .conftest import run
 
-COMMANDS = ["", "data", "data import", "data simulate", "data download", "data fetch", "doctor", "forecast"]
-COMMANDS += ["picks", "serve", "store fill"]
+
+def commands_below(parent, *words):
+    """All commands, groups and the program itself, as lists of words."""
+    names = [name for name in parent if not name.startswith("-")]
+    return [words, *(each for name in names for each in commands_below(parent[name], *words, name))]
 
 
-@pytest.mark.parametrize("command", [words.split() for words in COMMANDS])
-def test_every_help_has_an_example(command, capsys):
+@pytest.mark.parametrize("command", commands_below(app), ids=" ".join)
+def test_every_help_has_an_example_with_flags_that_exist(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
-    assert f"For example: kronos {command[0] if command else 'data'}" in out
+    example = " ".join(out.split("For example: kronos ")[1].split("\n\n")[0].split())
+    words = shlex.split(example.partition(" ╭")[0])
+    assert words[: len(command)] == list(command)
+    app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("command", commands_below(app), ids=" ".join)
+def test_help_shows_defaults_as_one_would_type_them(command, capsys):
+    _, out, _ = run(capsys, *command, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert not re.findall(r"\[default: (?:[(\[{\"\'\]]|None|True|False).*?\]", text)
 
 
 def test_help_loads_nothing_heavy():

@@ -218,7 +218,10 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
             {"segments": {"test": ("2023-03-31", "2023-03-01")}},
             r"has no trading day: it starts on 2023-03-31 and ends on",
         ),
-        ({"segments": {"test": ("2019-01-01", "2023-03-01")}}, r"starts on 2019-01-01, before the store"),
+        (
+            {"segments": {"test": ("2019-01-01", "2023-03-01")}},
+            r"starts on 2019-01-01, before the data directory",
+        ),
     ],
 )
 def test_requests_that_the_store_cannot_serve_are_refused_in_one_sentence(in_store, change, says):
