@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
+from tests.kronos_strategies.warm import run_warm
 
 CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300.yaml"
 TINY = Path(__file__).parents[2] / "reference" / "kronos_tiny"
@@ -112,15 +113,7 @@ def qrun_environment(**settings: str) -> dict[str, str]:
 
 
 def qrun(folder: Path, config: Path = CONFIG, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        qrun_command_line(config),
-        cwd=folder,
-        env=qrun_environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return run_warm(qrun_command_line(config), folder, qrun_environment(**settings))
 
 
 @pytest.fixture(scope="session")
