@@ -75,7 +75,10 @@ def run_warm(
 @cache
 def _server() -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "tests.kronos_strategies.warm"]
-    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("KRONOS_", "MLFLOW_"))}
+    server = subprocess.Popen(
+        command, cwd=ROOT, env=plain, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     atexit.register(server.communicate)  # it ends at the end of its input
     return server
 
@@ -91,12 +94,14 @@ def _ask(**what: object) -> int:
 
 def _serve() -> list[str]:
     """Answer with the id of the process that a line has started, or with its exit code; returns in that process."""
+    before = set(os.environ)
     for name in LOADED:
         with (
             suppress(ImportError),
             redirect_stderr(StringIO()),
         ):  # of an extra; Qlib's Gym says that it is old
             importlib.import_module(name)
+    set_by_imports = {name: value for name, value in os.environ.items() if name not in before}
     gc.collect()
     gc.freeze()  # neither this process nor those forked from it look through these objects again
     for line in iter(sys.stdin.readline, ""):
@@ -104,6 +109,7 @@ def _serve() -> list[str]:
         if "pid" in asked:
             answer = os.waitstatus_to_exitcode(os.waitpid(asked["pid"], 0)[1])
         elif (answer := os.fork()) == 0:
+            asked["environment"] = set_by_imports | asked["environment"]
             _become(**asked)
             return asked["words"]
         sys.stdout.write(f"{answer}\n")
