@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,10 +43,16 @@ SEGMENTS = {
 STEP = 15
 
 
+@pytest.fixture(scope="module")
+def bars_cache(tmp_path_factory):
+    """Where training bars are kept, of which each version reads others."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def runs(recorded, tmp_path, monkeypatch):
-    """Runs are recorded in a folder of their own, as are training bars."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def runs(recorded, bars_cache, monkeypatch):
+    """Runs are recorded in a folder of their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(bars_cache))
     return recorded
 
 
@@ -65,6 +73,41 @@ def spans(made: RollingModel, asked: KronosDataset, name: str) -> list[tuple[pd.
     return [task["dataset"]["kwargs"]["segments"][name] for task in made.tasks(asked)]
 
 
+class Fitted(NamedTuple):
+    """Versions with weights, a head and a calibration of their own, as a run of Qlib has fitted them."""
+
+    folder: Path
+    versions: RollingModel
+    outer: str
+    active_after: str
+
+
+@pytest.fixture(scope="module")
+def fitted(small_store, empty_record, bars_cache, tmp_path_factory) -> Fitted:
+    """Three versions, fitted once for the tests that only read them."""
+    folder = tmp_path_factory.mktemp("fitted")
+    shutil.copy(empty_record, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(bars_cache))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        record_with(small_store)
+        more = {"fit_head": "ridge", "fit_every": 4, "fit_calibration": {"every": 2}}
+        made = rolling(samples=4, prediction="signals", **more)
+        with R.start(experiment_name="outer"):
+            outer = R.get_recorder().id
+            made.fit(dataset())
+            return Fitted(folder, made, outer, R.get_recorder().id)
+
+
+@pytest.fixture
+def read(fitted, small_store, monkeypatch) -> Fitted:
+    """The fitted versions, where Qlib finds their runs."""
+    monkeypatch.chdir(fitted.folder)
+    record_with(small_store)
+    return fitted
+
+
 @pytest.mark.parametrize(("rtype", "starts"), [("expanding", {0}), ("sliding", {0, 15, 30})])
 def test_each_version_is_fitted_on_the_past_of_the_next_dates(in_store, rtype, starts):
     made, asked = rolling(rtype=rtype), dataset()
@@ -83,29 +126,29 @@ def test_the_last_version_may_begin_anywhere_near_the_end_of_the_calendar(in_sto
     calendar = pd.DatetimeIndex(D.calendar(future=True))
     last = pd.Timestamp(D.calendar()[-1])
     first = calendar[calendar.get_loc(last) - 4]
+    asked = dataset(segments={**SEGMENTS, "test": (first, None)})
     for step in range(1, len(calendar) - calendar.get_loc(last) + 6):
-        test = spans(rolling(step), dataset(segments={**SEGMENTS, "test": (first, None)}), "test")
+        test = spans(rolling(step), asked, "test")
         assert test[0][0] == first
         assert test[-1][1] == last
 
 
-def test_every_date_is_scored_by_its_own_version_alone(runs):
-    made, asked = rolling(), dataset()
-    made.fit(asked)
+def test_every_date_is_scored_by_its_own_version_alone(read):
+    made, asked = read.versions, dataset()
     scored = made.predict(asked)
     assert scored.index.equals(asked.windows().index)
     for version, (first, last) in zip(made.versions, spans(made, asked, "test"), strict=True):
         assert version.first == first
         own = version.model.predict(asked, slice(first, last))
-        pd.testing.assert_series_equal(scored.loc[first:last], own)
+        pd.testing.assert_frame_equal(scored.loc[first:last], own)
     weights = [version.model.current_provenance().weights_sha256 for version in made.versions]
     assert len(set(weights)) == 3
     # A pickle has the versions, and scores later dates by the last one.
     restored = pickle.loads(pickle.dumps(made))
-    pd.testing.assert_series_equal(restored.predict(asked), scored)
+    pd.testing.assert_frame_equal(restored.predict(asked), scored)
     newest = made.versions[-1]
     later = slice(newest.first, "2023-03-10")
-    pd.testing.assert_series_equal(restored.predict(asked, later), newest.model.predict(asked, later))
+    pd.testing.assert_frame_equal(restored.predict(asked, later), newest.model.predict(asked, later))
     with pytest.raises(ValueError, match="first version scores from 2023-01-03, and 2022-12-30 is earlier"):
         made.predict(asked, slice("2022-12-30", "2023-01-10"))
 
@@ -154,12 +197,9 @@ def test_recorded_versions_are_not_fitted_again(runs, monkeypatch):
     assert {version.model.store for version in longer.versions} == {"kept"}
 
 
-def test_each_version_is_a_run_with_its_dates_hashes_and_parent(runs):
-    made, asked = rolling(fit_head="ridge", fit_every=4, fit_calibration={"every": 2}), dataset()
-    with R.start(experiment_name="outer"):
-        outer = R.get_recorder().id
-        made.fit(asked)
-        assert R.get_recorder().id == outer, "the outer run is active again"
+def test_each_version_is_a_run_with_its_dates_hashes_and_parent(read):
+    made, asked, outer = read.versions, dataset(), read.outer
+    assert read.active_after == outer, "the outer run is active again"
     client = MlflowClient(R.exp_manager.uri)
     for version, task in zip(made.versions, made.tasks(asked), strict=True):
         run = client.get_run(version.run_id)
@@ -212,9 +252,8 @@ def test_warnings_name_the_dates_of_the_versions_that_have_seen_them(runs, tmp_p
         assert pd.Timestamp(version.model.current_provenance().trained_until) < version.first
 
 
-def test_the_report_reads_each_forecast_with_the_calibration_of_its_version(runs):
-    made, asked = rolling(samples=4, fit_calibration={"every": 2}), dataset()
-    made.fit(asked)
+def test_the_report_reads_each_forecast_with_the_calibration_of_its_version(read):
+    made, asked = read.versions, dataset()
     scored = made.scored(asked)
     assert len(scored.forecasts) == len(asked.windows().index.unique("datetime"))
     used = {forecast.index[0][0]: scored.postprocess(forecast).calibration for forecast in scored.forecasts}
