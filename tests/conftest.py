@@ -1,5 +1,6 @@
 """Fixtures and hooks of all tests."""
 
+import gc
 import os
 import sys
 from collections.abc import Generator
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from kronos.utils import collect_less
 
 # The same examples in every run, so that a change fails only by its own faults; search for new ones with
 # `pytest --hypothesis-profile=explore`.
@@ -79,6 +82,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             heavy[item.path] = max(heavy[item.path], 2 * marks[0] + marks[1])
         # A heavy file that comes last leaves the other process idle. The sort keeps the tests of a file together.
         items.sort(key=lambda item: -heavy[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often, and never again among modules and collected tests: a tenth of the time."""
+    collect_less()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

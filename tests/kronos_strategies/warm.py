@@ -19,6 +19,7 @@ from contextlib import redirect_stderr, suppress
 from functools import cache
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 600  # seconds that a script may take
@@ -50,6 +51,7 @@ class Script:
         for file in self.files:
             file.touch()
         self.process: subprocess.Popen[str] | None = None
+        self.code: int | None = None
         if hasattr(os, "fork"):
             more = {"folder": str(folder), "files": [str(file) for file in self.files]}
             self.pid = _ask(words=self.words, environment=dict(environment), **more)
@@ -58,11 +60,26 @@ class Script:
                 command = [sys.executable, *self.words]
                 self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=err)
 
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        if self.code is None:
+            self.code = self.process.poll() if self.process else _ask(pid=self.pid, wait=False)
+        return self.code
+
+    def kill(self) -> None:
+        """End it at once, as `kill -9` does."""
+        if self.process:
+            self.process.kill()
+        elif self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
     def finished(self) -> subprocess.CompletedProcess[str]:
         """Its exit code and output, once it has ended."""
-        code = self.process.wait(LIMIT) if self.process else _ask(pid=self.pid)
+        if self.poll() is None:
+            self.code = self.process.wait(LIMIT) if self.process else _ask(pid=self.pid, wait=True)
         with self.output:
-            return subprocess.CompletedProcess(self.words, code, *(file.read_text() for file in self.files))
+            out, err = (file.read_text() for file in self.files)
+        return subprocess.CompletedProcess(self.words, int(self.code or 0), out, err)
 
 
 def run_warm(
@@ -83,17 +100,20 @@ def _server() -> subprocess.Popen[str]:
     return server
 
 
-def _ask(**what: object) -> int:
+def _ask(**what: object) -> Any:
     server = _server()
     assert server.stdin is not None
     assert server.stdout is not None
     server.stdin.write(json.dumps(what) + "\n")
     server.stdin.flush()
-    return int(server.stdout.readline())
+    return json.loads(server.stdout.readline())
 
 
 def _serve() -> list[str]:
-    """Answer with the id of the process that a line has started, or with its exit code; returns in that process."""
+    """Answer each line with the id of the process that it starts, or with the exit code that it asks for.
+
+    Returns in the processes that it starts, with their words.
+    """
     before = set(os.environ)
     for name in LOADED:
         with (
@@ -107,12 +127,13 @@ def _serve() -> list[str]:
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)
         if "pid" in asked:
-            answer = os.waitstatus_to_exitcode(os.waitpid(asked["pid"], 0)[1])
+            ended, status = os.waitpid(asked["pid"], 0 if asked["wait"] else os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if ended else None
         elif (answer := os.fork()) == 0:
             asked["environment"] = set_by_imports | asked["environment"]
             _become(**asked)
             return asked["words"]
-        sys.stdout.write(f"{answer}\n")
+        sys.stdout.write(f"{json.dumps(answer)}\n")
         sys.stdout.flush()
     sys.exit()
 

@@ -2,8 +2,6 @@
 
 import pickle
 import shutil
-import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +22,7 @@ from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.rolling import FITTED_TO, RollingModel
 from kronos_strategies.run_artifacts import RunArtifacts
 from tests.kronos_strategies.cli.conftest import run
+from tests.kronos_strategies.warm import Script
 
 from .conftest import CONFIG, TINY, qrun, qrun_command_line, qrun_environment, record_with, store_of
 
@@ -293,23 +292,12 @@ def test_settings_that_cannot_roll_are_refused_in_one_sentence(in_store):
 def settings(store, **more: str) -> dict[str, str]:
     """Settings of `configs/kronos_rolling.yaml` on the small store: three versions of two steps."""
     return {
-        "KRONOS_QLIB_DATA": str(store),
-        "KRONOS_MARKET": "all",
-        "KRONOS_TOPK": "4",
-        "KRONOS_N_DROP": "1",
-        "KRONOS_LOOKBACK": "30",
-        "KRONOS_HOLD": "1",
-        "KRONOS_TRAIN_START": "2022-01-03",
-        "KRONOS_TRAIN_END": "2022-09-30",
-        "KRONOS_VALID_END": "2022-12-30",
-        "KRONOS_TEST_START": "2023-01-03",
-        "KRONOS_TEST_END": "2023-02-17",
-        "KRONOS_STEP": "15",
-        "KRONOS_MAX_STEPS": "2",
-        "KRONOS_VALIDATE_EVERY": "2",
-        "XDG_CACHE_HOME": "cache",
-        **more,
-    }
+        "KRONOS_QLIB_DATA": str(store), "KRONOS_MARKET": "all", "KRONOS_TOPK": "4", "KRONOS_N_DROP": "1",
+        "KRONOS_LOOKBACK": "30", "KRONOS_HOLD": "1",
+        "KRONOS_TRAIN_START": "2022-01-03", "KRONOS_TRAIN_END": "2022-09-30", "KRONOS_VALID_END": "2022-12-30",
+        "KRONOS_TEST_START": "2023-01-03", "KRONOS_TEST_END": "2023-02-17", "KRONOS_STEP": "15",
+        "KRONOS_MAX_STEPS": "2", "KRONOS_VALIDATE_EVERY": "2", "XDG_CACHE_HOME": "cache", **more,
+    }  # fmt: skip
 
 
 def finished_versions(folder) -> list[str]:
@@ -328,19 +316,14 @@ def test_qrun_walks_forward_continues_after_a_kill_and_is_compared_with_the_froz
     small_store, recorded, capsys
 ):
     folder, config_file = recorded, CONFIG.with_name("kronos_rolling.yaml")
-    process = subprocess.Popen(
-        qrun_command_line(config_file),
-        cwd=folder,
-        env=qrun_environment(**settings(small_store)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    environment = qrun_environment(**settings(small_store))
+    process = Script(qrun_command_line(config_file), folder, environment)
     deadline = time.monotonic() + 300
     while not (before := finished_versions(folder)) and process.poll() is None:
         assert time.monotonic() < deadline, "no version was recorded within five minutes"
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        time.sleep(0.1)
+    process.kill()
+    process.finished()
     assert before
     rerun = qrun(folder, config_file, **settings(small_store))
     assert rerun.returncode == 0, rerun.stderr[-3000:]
