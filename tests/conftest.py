@@ -16,6 +16,7 @@ from kronos.utils import collect_less
 settings.register_profile("repeatable", derandomize=True)
 settings.register_profile("explore", derandomize=False)
 settings.load_profile("repeatable")
+collect_less()  # a tenth of the time of all tests
 
 SHARED_DATA = Path(os.environ.get("KRONOS_SHARED_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -85,8 +86,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Look for garbage less often, and never again among modules and collected tests: a tenth of the time."""
-    collect_less()
+    """Never look for garbage among modules and collected tests again."""
     gc.collect()
     gc.freeze()
 

@@ -23,6 +23,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 600  # seconds that a script may take
+FORKS = (
+    sys.platform == "linux"
+)  # elsewhere each script loads everything itself: macOS libraries do not survive a fork
 LOADED = (
     "qlib.cli.run",
     "qlib.contrib.strategy",
@@ -52,7 +55,7 @@ class Script:
             file.touch()
         self.process: subprocess.Popen[str] | None = None
         self.code: int | None = None
-        if hasattr(os, "fork"):
+        if FORKS:
             more = {"folder": str(folder), "files": [str(file) for file in self.files]}
             self.pid = _ask(words=self.words, environment=dict(environment), **more)
         else:
@@ -106,7 +109,10 @@ def _ask(**what: object) -> Any:
     assert server.stdout is not None
     server.stdin.write(json.dumps(what) + "\n")
     server.stdin.flush()
-    return json.loads(server.stdout.readline())
+    line = server.stdout.readline()
+    if not line:
+        raise RuntimeError(f"The server of warm processes has ended with code {server.wait()}.")
+    return json.loads(line)
 
 
 def _serve() -> list[str]:
@@ -115,14 +121,13 @@ def _serve() -> list[str]:
     Returns in the processes that it starts, with their words.
     """
     before = set(os.environ)
+    gc.disable()
     for name in LOADED:
-        with (
-            suppress(ImportError),
-            redirect_stderr(StringIO()),
-        ):  # of an extra; Qlib's Gym says that it is old
+        # Without an extra some are absent; Qlib's Gym says that it is old.
+        with suppress(ImportError), redirect_stderr(StringIO()):
             importlib.import_module(name)
     set_by_imports = {name: value for name, value in os.environ.items() if name not in before}
-    gc.collect()
+    gc.enable()
     gc.freeze()  # neither this process nor those forked from it look through these objects again
     for line in iter(sys.stdin.readline, ""):
         asked = json.loads(line)

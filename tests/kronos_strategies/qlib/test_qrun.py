@@ -15,7 +15,6 @@ from mlflow.tracking import MlflowClient
 
 from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
-
 from tests.kronos_strategies.warm import run_warm
 
 from .conftest import artifact_folder, qrun
