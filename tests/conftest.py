@@ -1,6 +1,5 @@
 """Fixtures and hooks of all tests."""
 
-import gc
 import os
 import sys
 from collections.abc import Generator
@@ -83,12 +82,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             heavy[item.path] = max(heavy[item.path], 2 * marks[0] + marks[1])
         # A heavy file that comes last leaves the other process idle. The sort keeps the tests of a file together.
         items.sort(key=lambda item: -heavy[item.path])
-
-
-def pytest_collection_finish() -> None:
-    """Never look for garbage among modules and collected tests again."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
