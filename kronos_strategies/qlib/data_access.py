@@ -156,7 +156,7 @@ def scored_rows(
     names = sorted(members.get_level_values("instrument").unique())
     traded = StoreBars.read(names, end, freq).traded_rows()
     enough = traded.groupby(level="instrument").cumcount() >= spec.min_bars - 1
-    return members[members.isin(traded[enough].reorder_levels(KEYS).index)].sort_values()
+    return members[members.isin(traded[enough].reorder_levels([*KEYS]).index)].sort_values()
 
 
 def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
