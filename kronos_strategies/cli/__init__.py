@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from kronos.hub import OFFLINE
-from kronos.utils import explain_write_errors, run_command, show_log, write_atomic
+from kronos.utils import collect_less, explain_write_errors, run_command, show_log, write_atomic
 from kronos_strategies.cli.backtest import backtest, sweep
 from kronos_strategies.cli.benchmark import benchmark
 from kronos_strategies.cli.calibrate import calibrate
@@ -92,5 +92,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
     if "--offline" in words:
         words.remove("--offline")
         os.environ[OFFLINE] = "1"  # before a command imports huggingface_hub, which reads it once
+    if tokens is None:
+        collect_less()
     show_log()
     run_command(app, words)

@@ -53,7 +53,12 @@ class StoreBars:
         return cls(found.set_axis(list(FEATURES), axis=1))
 
     def traded(self, instruments: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
-        """Bars by instrument, suspended ones left out; of all instruments when omitted.
+        """Bars by instrument, suspended ones left out; of all instruments when omitted. See `traded_rows`."""
+        by_name = self.traded_rows(instruments).groupby(level="instrument")
+        return {str(name): bars.droplevel("instrument") for name, bars in by_name}
+
+    def traded_rows(self, instruments: Iterable[str] | None = None) -> pd.DataFrame:
+        """Traded bars by (instrument, datetime); of all instruments when omitted.
 
         A bar counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
         completed from volume and prices; both are 0 where there is no volume either. A high or low that adjustment
@@ -66,8 +71,7 @@ class StoreBars:
         typical = frame[list(PRICES)].mean(axis=1)
         frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
         frame["volume"] = frame["volume"].fillna(0.0)
-        by_name = frame.groupby(level="instrument")
-        return {str(name): repair_bars(bars.droplevel("instrument")) for name, bars in by_name}
+        return repair_bars(frame)
 
     def closes(self, instruments: Iterable[str]) -> pd.DataFrame:
         """Dates x instruments; on a suspended bar the last known close, which was known then."""
@@ -150,12 +154,9 @@ def scored_rows(
     """The (datetime, instrument) of `member_windows`, without creating windows; may be empty."""
     members = member_rows(instruments, start, end, freq)
     names = sorted(members.get_level_values("instrument").unique())
-    known = [
-        pd.MultiIndex.from_product([bars.index[spec.min_bars - 1 :], [name]], names=KEYS)
-        for name, bars in traded_bars(names, end, freq).items()
-    ]
-    found = known[0].append(known[1:]) if known else members[:0]
-    return members[members.isin(found)].sort_values()
+    traded = StoreBars.read(names, end, freq).traded_rows()
+    enough = traded.groupby(level="instrument").cumcount() >= spec.min_bars - 1
+    return members[members.isin(traded[enough].reorder_levels([*KEYS]).index)].sort_values()
 
 
 def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:

@@ -1,15 +1,17 @@
 """Help has examples and loads nothing heavy; `kronos init` writes the files of the repository and keeps changes."""
 
+import gc
 import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from kronos_strategies.cli import app
+from kronos_strategies.cli import app, main
 
 from .conftest import run
 
@@ -45,6 +47,20 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_looks_for_garbage_less_often_but_not_within_another_program(capsys, monkeypatch):
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        run(capsys, "--help")
+        assert gc.get_threshold() == (700, 10, 10)
+        monkeypatch.setattr(sys, "argv", ["kronos", "--help"])
+        with suppress(SystemExit):
+            main()
+        assert gc.get_threshold()[0] > 700
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_offline_forbids_downloads_with_any_command(capsys, monkeypatch, tmp_path):

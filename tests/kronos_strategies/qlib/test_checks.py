@@ -195,9 +195,11 @@ def test_tasks_without_a_class_of_ours_are_left_to_qlib(in_store):
         ({"KRONOS_SAMPLES": "many"}, "samples='many' is not a whole number."),
     ],
 )
-def test_qrun_says_one_sentence_without_a_trace_and_forecasts_nothing(small_store, tmp_path, settings, says):
+def test_qrun_says_one_sentence_without_a_trace_and_forecasts_nothing(
+    small_store, run_folder, settings, says
+):
     process: subprocess.CompletedProcess[str] = qrun(
-        tmp_path, KRONOS_QLIB_DATA=str(small_store), **{**SPAN, **settings}
+        run_folder, KRONOS_QLIB_DATA=str(small_store), **{**SPAN, **settings}
     )
     assert process.returncode == 1
     assert says in process.stderr

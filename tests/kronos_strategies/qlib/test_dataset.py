@@ -1,6 +1,5 @@
+import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from qlib.data.filter import NameDFilter
 from kronos_strategies.qlib.data_access import traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
+from tests.kronos_strategies.warm import run_warm
 
 from .conftest import TINY, use_store
 
@@ -236,9 +236,10 @@ def test_the_store_may_be_given_by_frequency(small_store):
         dataset(freq="60min")
 
 
-def test_before_qlib_is_initialized_one_sentence_says_so():
+def test_before_qlib_is_initialized_one_sentence_says_so(tmp_path):
     code = "from kronos_strategies.qlib.dataset import KronosDataset; KronosDataset({'test': ('2023-01-03', None)})"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    (tmp_path / "script.py").write_text(code)
+    process = run_warm([tmp_path / "script.py"], tmp_path, os.environ)
     assert "ValueError: Qlib is not initialized. Call qlib.init(" in process.stderr
 
 
