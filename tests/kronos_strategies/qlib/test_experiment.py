@@ -1,12 +1,17 @@
 """The store of runs, as several processes find it."""
 
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
+
+from kronos_strategies.qlib.experiment import prepare_database
 
 from .conftest import CONFIG, TINY
 
@@ -88,3 +93,28 @@ def test_qlibs_default_store_of_files_works_from_a_script(small_store, tmp_path)
     (tmp_path / "script.py").write_text(FILES)
     ended([start([sys.executable, "script.py", small_store, TINY], tmp_path)])
     assert len(list(tmp_path.glob("mlruns/*/*/artifacts/pred.pkl"))) == 1
+
+
+def content(database: Path) -> tuple[list[tuple], list[tuple]]:
+    """Every table, index and trigger; the version of MLflow's schema."""
+    with closing(sqlite3.connect(database)) as connection:
+        schema = connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master").fetchall()
+        return sorted(schema, key=str), connection.execute("SELECT * FROM alembic_version").fetchall()
+
+
+def test_a_new_database_is_that_of_mlflow_with_its_default_experiment(empty_record, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare_database(f"sqlite:///{tmp_path}/mlflow.db")
+    assert content(tmp_path / "mlflow.db") == content(empty_record)
+    (default,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+    assert (default.experiment_id, default.name) == ("0", "Default")
+    assert Path(default.artifact_location) == tmp_path / "mlruns" / "0"
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_an_existing_database_keeps_its_runs(empty_record, tmp_path):
+    address = f"sqlite:///{shutil.copy(empty_record, tmp_path)}"
+    MlflowClient(address).create_experiment("mine")
+    prepare_database(address)
+    names = {each.name for each in MlflowClient(address).search_experiments()}
+    assert names == {"mine", "Default"}
