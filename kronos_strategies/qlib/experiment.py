@@ -69,15 +69,16 @@ def prepare_database(tracking: str) -> None:
     """
     if not tracking.startswith(SQLITE):
         return
-    file = Path(tracking.removeprefix(SQLITE))
+    file = Path(tracking.removeprefix(SQLITE).partition("?")[0])
     lock = FileLock(f"{file}.lock")
     with explain_write_errors(file, INSTEAD):
         file.parent.mkdir(parents=True, exist_ok=True)
         Path(lock.lock_file).open("a").close()  # without permission, a lock would wait forever
     with lock:
         if not file.exists():
+            content = new_database()
             with explain_write_errors(file, INSTEAD):
-                write_atomic(file, new_database())
+                write_atomic(file, content)
         MlflowClient(tracking_uri=tracking).search_experiments(max_results=1)
 
 
@@ -88,9 +89,8 @@ def new_database() -> bytes:
     MLflow creates one by its whole history of migrations and waits for the disk after each, for seconds in all.
     This one is made in a temporary folder without waiting.
     """
-    with TemporaryDirectory(
-        ignore_cleanup_errors=True
-    ) as folder:  # Windows keeps a file that MLflow has open
+    # Windows keeps a file that MLflow has open.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         file = Path(folder).resolve() / "mlflow.db"
 
         def write_behind(connection: object, _: object) -> None:
