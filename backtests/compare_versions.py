@@ -8,18 +8,16 @@ of the four is forecast into one store and recorded; `kronos compare` then compa
 Results go to --output: compare.html, compare.json.
 """
 
-import subprocess
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 
+from kronos_strategies.cli import main
 from kronos_strategies.qlib.tracking import recorded_runs
 
-HERE, SCRIPTS = Path(__file__).parent, Path(sys.executable).parent
-CONFIG = HERE.parent / "configs" / "finetune_csi300.yaml"
+CONFIG = Path(__file__).parents[1] / "configs" / "finetune_csi300.yaml"
 A_DAY, HALF_YEAR = timedelta(days=1), timedelta(days=182)
 SETTINGS = {"": ("1", "1"), " narrowed": ("0.6", "0.9")}  # T and top_p
 
@@ -119,9 +117,11 @@ def tuned(model: str, bars: list[object], before: datetime, steps: int, folder: 
 
 def kronos(*words: object) -> None:
     """One command, which says itself what is wrong; a failed gate ends this too."""
-    done = subprocess.run([SCRIPTS / "kronos", *map(str, words)], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        if stop.code:
+            raise
 
 
 if __name__ == "__main__":

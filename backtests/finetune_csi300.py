@@ -6,13 +6,12 @@ imports the bars, trains both stages with configs/finetune_csi300.yaml on 2020 t
 2023 and compares their RankIC, CRPS and QLIKE date by date: compare.html, compare.json.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import cyclopts
 
-KRONOS = Path(sys.executable).parent / "kronos"
+from kronos_strategies.cli import main
+
 CONFIG = Path(__file__).parents[1] / "configs" / "finetune_csi300.yaml"
 
 
@@ -54,9 +53,11 @@ def finetune_csi300(
 
 def kronos(*words: object) -> None:
     """Run one command, which reports its own errors."""
-    done = subprocess.run([KRONOS, *map(str, words)], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        if stop.code:
+            raise
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ mean ranks of the head with each of the others are compared, too. Scores go to -
 `kronos compare` compares them with the head: compare.html, compare.json.
 """
 
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +19,7 @@ from qlib.contrib.data.handler import Alpha158
 
 from kronos.head import ReturnHead
 from kronos.windows import Windows
+from kronos_strategies.cli import main
 from kronos_strategies.data.simulate import default_store
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.heads.fit import FitSettings, centered_ranks, fit_head
@@ -168,8 +167,12 @@ def save_labels(market: PricePanel, keys: pd.MultiIndex, hold: int, file: Path) 
 
 
 def kronos(*words: object) -> None:
-    """Run the command line."""
-    subprocess.run([Path(sys.executable).parent / "kronos", *map(str, words)], check=True)
+    """Run one command, which reports its own errors."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        if stop.code:
+            raise
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@
 """
 
 import itertools
-import subprocess
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import cyclopts
 
-KRONOS = Path(sys.executable).parent / "kronos"
+from kronos_strategies.cli import main
+
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 
 app = cyclopts.App(help=__doc__, version_flags=[])
@@ -78,9 +77,11 @@ def score_model(
 
 def kronos(*words: object) -> None:
     """Run one command, which reports its own errors."""
-    done = subprocess.run([KRONOS, *map(str, words)], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        if stop.code:
+            raise
 
 
 if __name__ == "__main__":

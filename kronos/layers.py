@@ -62,7 +62,11 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        normed: Tensor = _Normed.apply(x.float(), self.weight.float(), self.eps)
+        wide, weight = x.float(), self.weight.float()
+        if torch.compiler.is_compiling():  # fused; and torch 2.11 loses the gradients of `_Normed`
+            normed = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps) * weight
+        else:
+            normed = _Normed.apply(wide, weight, self.eps)
         return normed.type_as(x)
 
 
@@ -108,8 +112,8 @@ class Attention(nn.Module):
         else:
             (q,), (k, v) = self._project(query, *projections[:1]), self._project(context, *projections[1:])
         if rope is not None:
-            rotations = torch.complex(*(table[..., : self.head_width // 2] for table in rope))
-            q, k = _rotate_pairs(q, rotations), _rotate_pairs(k, rotations)
+            cosines, sines = (table[..., : self.head_width // 2] for table in rope)
+            q, k = _rotate_pairs(q, cosines, sines), _rotate_pairs(k, cosines, sines)
         dropout = self.attn_dropout_p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return self.resid_dropout(self.out_proj(out.transpose(1, 2).flatten(2)))
@@ -129,11 +133,15 @@ class Attention(nn.Module):
         return rows.unflatten(0, (self.n_heads, 2, -1)).transpose(1, 2).reshape(rows.shape)
 
 
-def _rotate_pairs(x: Tensor, rotations: Tensor) -> Tensor:
-    """Rotate adjacent pairs by one complex product."""
-    wide = torch.promote_types(x.dtype, torch.float32)
-    pairs = torch.view_as_complex(x.to(wide).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotations).flatten(-2)
+def _rotate_pairs(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotate adjacent pairs: one complex product, or real products that the compiler can fuse."""
+    pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling():
+        left, right = pairs.unbind(-1)
+        turned = torch.stack((left * cosines - right * sines, left * sines + right * cosines), dim=-1)
+    else:
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cosines, sines))
+    return turned.flatten(-2)
 
 
 class FeedForward(nn.Module):

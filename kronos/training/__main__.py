@@ -26,7 +26,9 @@ app = App(
     help="Train Kronos in two stages: the tokenizer learns to reconstruct bars, then the predictor learns the "
     "next token.\n\nFor example: `torchrun --standalone --nproc_per_node=2 -m kronos.training tokenizer --data "
     "bars.parquet --output out`; `kronos train` also reads Qlib data directories and the simulated market",
-    default_parameter=Parameter(negative=()),
+    default_parameter=Parameter(
+        negative=(), show_default=lambda value: None if value is None or value is False else str(value)
+    ),
 )
 
 

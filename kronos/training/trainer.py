@@ -289,7 +289,8 @@ def _score(
     for start in starts[accelerator.process_index :: accelerator.num_processes]:
         rows = indices[start : start + VALIDATION_BATCH]
         batch = windows.batch(rows)
-        losses = network(*(part.to(accelerator.device) for part in batch))
+        # Not compiled: each size of a batch would be compiled again, which takes longer than a validation.
+        losses = network.forward(*(part.to(accelerator.device) for part in batch))
         for name, value in losses.items():
             totals[name] += value * len(rows)
     # A process without a batch contributes zeros.

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from kronos.hub import OFFLINE
-from kronos.utils import explain_write_errors, run_command, show_log, write_atomic
+from kronos.utils import collect_less, explain_write_errors, run_command, show_log, write_atomic
 from kronos_strategies.cli.backtest import backtest, sweep
 from kronos_strategies.cli.benchmark import benchmark
 from kronos_strategies.cli.calibrate import calibrate
-from kronos_strategies.cli.common import config_folder, set_values, show_next
+from kronos_strategies.cli.common import config_folder, set_values, show_next, shown_default
 from kronos_strategies.cli.compare import compare
 from kronos_strategies.cli.data import data
 from kronos_strategies.cli.doctor import doctor
@@ -34,7 +34,7 @@ from kronos_strategies.cli.train import train
 
 
 def init(folder: Path, /, *, overwrite: bool = False) -> None:
-    """Write the YAML files of this version: workflows for `qrun`, settings for `kronos train`.
+    """Write the YAML files of this version: workflows for `qrun`, settings for `kronos train` and `kronos sweep`.
 
     For example: `kronos init configs`
 
@@ -63,10 +63,11 @@ def init(folder: Path, /, *, overwrite: bool = False) -> None:
 
 app = App(
     name="kronos",
-    help="Kronos forecasts as ranked, tested trading signals.\n\nFor example: `kronos data simulate --to ~/store`"
-    f"\n\n`--offline`, with any command, allows no downloads, as does {OFFLINE}=1 in the environment.",
+    help="Kronos forecasts as ranked, tested trading signals.\n\n"
+    "For example: `kronos forecast bars.csv --horizon 24 --plot out.html`\n\n"
+    f"`--offline`, with any command, allows no downloads, as does {OFFLINE}=1 in the environment.",
     version=lambda: version("kronos-strategies"),
-    default_parameter=Parameter(negative=(), env_var_split=set_values),
+    default_parameter=Parameter(negative=(), env_var_split=set_values, show_default=shown_default),
 )
 app.command(backtest)
 app.command(benchmark)
@@ -91,5 +92,7 @@ def main(tokens: Sequence[str] | None = None) -> None:
     if "--offline" in words:
         words.remove("--offline")
         os.environ[OFFLINE] = "1"  # before a command imports huggingface_hub, which reads it once
+    if tokens is None:
+        collect_less()
     show_log()
     run_command(app, words)

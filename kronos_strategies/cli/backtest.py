@@ -43,7 +43,8 @@ def backtest(
     At the next open, long and short: `--rules quantile=0.1,side=long_short --trading price=open,borrow_cost=0.08`
 
     Args:
-        store: folder or URL of a forecast store with one model and one set of settings, or of one set.
+        store: folder or URL of a forecast store that has one model and one set of settings, or the folder of one
+            set in it.
         data: Qlib data directory, or a file or folder of bars, of the instruments that were forecast.
         rules: fields of PortfolioRules, e.g. topk=50,rank_buffer=25,weighting=inverse_volatility,rank_by=downside,
             or weighting=min_cvar,max_weight=0.05.

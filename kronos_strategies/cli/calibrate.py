@@ -30,7 +30,7 @@ def calibrate(
     /,
     *,
     until: datetime,
-    to: Path,
+    output: Path,
     every: int | None = None,
     groups: list[Literal["exchange", "volatility"]] | None = None,
     hold_back: datetime | None = None,
@@ -40,12 +40,12 @@ def calibrate(
 
     The last dates are held out first, to show how such a fit does on dates that it has not seen.
 
-    For example: `kronos calibrate ~/forecasts --until 2021-12-31 --to calibration.json`
+    For example: `kronos calibrate ~/forecasts --until 2021-12-31 --output calibration.json`
 
     Args:
         store: folder or URL of a forecast store of `kronos store fill`, with one model and one set of settings.
         until: last date, or date and time, at which an outcome may be known; later outcomes are not used.
-        to: JSON file to write.
+        output: JSON file to write.
         every: forecast dates between fits, each of which uses what was known on its date, so that a backtest can
             use the file on every date after the first fit; one fit for all dates when omitted.
         groups: fit exchanges, terciles of volatility or both separately, shrunk to the pooled fit.
@@ -80,7 +80,7 @@ def calibrate(
         first = None if hold_back is None else Timestamp(hold_back)
         wanted = tuple(groups or ())
         made = fit(past, market, universe, spec.lookback, last, every, wanted, first, progress)
-    _show(made, made.write(to), store_warnings, data, freq)
+    _show(made, made.write(output), store_warnings, data, freq)
 
 
 def _show(made: Calibration, file: Path, store_warnings: list[str], data: Path | None, freq: str) -> None:

@@ -17,7 +17,7 @@ from rich.markup import escape
 if TYPE_CHECKING:
     import pandas as pd
 
-TOPK, LOOKBACK = 50, 90  # default of the workflow files for a given store
+TOPK, LOOKBACK = 50, 90  # default of the workflow files for a given data directory
 INTRADAY = "kronos_crypto.yaml"
 USUAL = {  # region, market and benchmark of each
     "kronos_csi300.yaml": ("cn", "csi300", "SH000300"),
@@ -41,7 +41,8 @@ Revision = Annotated[str | None, Parameter(help="revision of the model on the hu
 Temperature = Annotated[
     float | None,
     Parameter(
-        help="0 takes the most likely token; temperature, top_p and top_k are the checkpoint's when omitted."
+        help="sampling temperature, 0 for the most likely token; like top-p and top-k that of the checkpoint when "
+        "omitted."
     ),
 ]
 TopP = Annotated[float | None, Parameter(help="nucleus probability of the sampled tokens.")]
@@ -56,7 +57,10 @@ Precision = Annotated[
 ]
 ContextOverflow = Annotated[
     Literal["recompute", "rolling"],
-    Parameter(help="if lookback + horizon exceed the model's context, recompute at each step, or roll."),
+    Parameter(
+        help="once a window outgrows the model's context: recompute reads it again at each step, rolling drops the "
+        "oldest bars."
+    ),
 ]
 # How files of bars are read.
 Calendar = Annotated[
@@ -106,12 +110,12 @@ def config_folder() -> Path:
 
 
 def trade_settings(store: Path, market: str, freq: str | None = None) -> tuple[dict[str, str], str]:
-    """Market, benchmark, number of positions and trading rules that fit a store, and the workflow file.
+    """Market, benchmark, number of positions and trading rules that fit a data directory, and the workflow file.
 
     Args:
-        store: a Qlib store.
+        store: a Qlib data directory.
         market: one of its markets.
-        freq: Qlib's name of the bar frequency; that of the store when omitted.
+        freq: Qlib's name of the bar frequency; that of the data directory when omitted.
 
     Returns:
         settings that differ from those of the workflow file; its name.
@@ -141,7 +145,7 @@ def trade_settings(store: Path, market: str, freq: str | None = None) -> tuple[d
 
 
 def next_run(store: Path, market: str) -> str:
-    """The command that runs a new store: over its last year, its last month if intraday, or its last half."""
+    """The command that runs new data: over its last year, its last month if intraday, or its last half."""
     from pandas import Timedelta
 
     from kronos_strategies.data.qlib_bins import DAY, read_calendar, store_freq
@@ -232,6 +236,13 @@ def absolute_settings(settings: Mapping[str, object]) -> dict[str, object]:
 def set_values(type_: object, value: str, *, delimiter: str | None = None) -> list[str]:
     """The values of an environment variable; an empty one counts as unset, as in the workflow files."""
     return env_var_split(type_, value, delimiter=delimiter) if value else []
+
+
+def shown_default(value: object) -> str | None:
+    """The default of an option as one would type it; None, which is not shown, for an empty one."""
+    if value is None or value is False or value in ("", ()):
+        return None
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def compare(
     Args:
         runs: two or more. Each is the id of a run of any Qlib model or its beginning, as MLflow shows it; an
             experiment, for its latest finished run; a folder of a run's artifacts, or pred.pkl in it; the folder of
-            a report; a folder of forecasts; or a parquet file of scores by (datetime, instrument). NAME=RUN gives
+            a report; a forecast store; or a parquet file of scores by (datetime, instrument). NAME=RUN gives
             it a name.
         labels: parquet file of realized returns with the same index; several columns named by their horizon in
             bars, such as 1, 5 and 10, give the decay. Runs and forecast stores have their own labels.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 data = App(
     name="data",
     help="Make a Qlib data directory, from files, by download or by simulation.\n\n"
-    "For example: `kronos data import --help`",
+    "For example: `kronos data import bars.parquet --to ~/csi300`",
 )
 
 
@@ -51,7 +51,7 @@ def import_files(
 ) -> None:
     """Import daily or intraday bars from CSV or parquet files, and print what was read and dropped.
 
-    For example: `kronos data import bars.parquet --benchmark index.csv --to ~/store`
+    For example: `kronos data import bars.parquet --benchmark index.csv --to ~/csi300`
 
     Args:
         files: bars: files, folders or glob patterns; tidy, or one instrument per file, named by the file. Columns
@@ -64,9 +64,10 @@ def import_files(
         benchmark: bars of one or several indices.
         membership: file of dated membership with columns instrument, start, end. Without it an instrument is a
             member from its first to its last bar, which is survivorship bias if they were chosen today.
-        append: add the days of the files to the existing store. Older prices are rescaled if the overlapping days
-            have one constant ratio, as after a dividend or a split; files without overlap are appended unchanged.
-        overwrite: replace an existing store.
+        append: add the days of the files to the existing data directory. Older prices are rescaled if the
+            overlapping days have one constant ratio, as after a dividend or a split; files without overlap are
+            appended unchanged.
+        overwrite: replace an existing data directory.
     """
     from kronos.io.columns import parse_columns
     from kronos.io.rows import ReadOptions
@@ -84,7 +85,7 @@ def import_files(
     from kronos_strategies.data.validation import whole_days
 
     if append and overwrite:
-        raise ValueError("--append adds to a store and --overwrite replaces it. Choose one.")
+        raise ValueError("--append adds to a data directory and --overwrite replaces it. Choose one.")
     to = to.expanduser().resolve()
     check_target(to, overwrite or append)
     known = read_summary(to) if append else None
@@ -127,14 +128,14 @@ def simulate(
 ) -> None:
     """Simulate a market with a planted effect, to try everything out.
 
-    For example: `kronos data simulate --seed 7 --to ~/store`
+    For example: `kronos data simulate --seed 7 --to ~/simulated`
 
     Args:
         to: folder to create.
         seed: equal seeds give equal markets.
         names: number of instruments.
         market: Qlib name of the universe of index members.
-        overwrite: replace an existing store.
+        overwrite: replace an existing data directory.
     """
     from kronos_strategies.data.simulate import MarketConfig, write_simulated
 
@@ -148,7 +149,7 @@ def simulate(
 def verify(folder: Path, /) -> None:
     """Compare the files of an imported data directory with their checksums; exit code 2 if one is damaged.
 
-    For example: `kronos data verify ~/store`
+    For example: `kronos data verify ~/csi300`
 
     Args:
         folder: data directory that `kronos data` wrote.
@@ -192,19 +193,19 @@ def _check_frequency(known: StoreSummary | None, frequency: str) -> None:
 
     if known is not None and known.freq != FREQUENCIES.get(frequency, DAY):
         raise ValueError(
-            f"The store {known.path} has bars of {known.freq} and the files have {frequency}. Import these "
-            "into another store."
+            f"{known.path} has bars of {known.freq} and the files have {frequency}. Import these into another "
+            "data directory."
         )
 
 
 def _market_of(known: StoreSummary | None) -> str | None:
-    """The market of a store that days are appended to, if it has one other than `all`."""
+    """The market of a data directory that days are appended to, if it has one other than `all`."""
     others = sorted(set(known.markets) - {"all"}) if known else []
     return others[0] if others else None
 
 
 def _show_loss(to: Path, bars: DataFrame, benchmarks: DataFrame | None) -> None:
-    """Print what is lost when a store is replaced."""
+    """Print what is lost when a data directory is replaced."""
     from kronos_strategies.data.qlib_bins import read_calendar
     from kronos_strategies.data.qlib_store import MANIFEST, read_summary
 
@@ -243,11 +244,11 @@ def _show_import(what: str, report: ImportReport) -> None:
 
 
 def _show_store(summary: StoreSummary, market: str, warning: str) -> None:
-    """Print what the store holds, and the command to run next."""
+    """Print what the data directory holds, and the command to run next."""
     from kronos_strategies.data.qlib_store import region_of_store
 
     table = Table(show_header=False)
-    table.add_row("store", str(summary.path))
+    table.add_row("data directory", str(summary.path))
     table.add_row("days", f"{summary.start} to {summary.end}")
     table.add_row("bars", f"{summary.rows:,} of {summary.freq}")
     table.add_row("markets", ", ".join(f"{name} ({count})" for name, count in summary.markets.items()))

@@ -33,7 +33,7 @@ def download(
     """Download Qlib data of Chinese shares with point-in-time members of the CSI 300.
 
     The data is the community's daily build, github.com/chenditc/investment_data. A download that breaks off is
-    resumed by the same command. The folder appears when it is whole.
+    resumed by the same command. The folder appears when it is complete.
 
     For example: `kronos data download csi300 --to ~/csi300`
 

@@ -25,7 +25,7 @@ def doctor(
     store: Annotated[Path | None, Parameter(env_var="KRONOS_STORE")] = None,
     json: bool = False,
 ) -> None:
-    """Show versions, devices, threads, data and store, and the one thing to fix first.
+    """Show versions, devices, threads, bars and forecasts, and the one thing to fix first.
 
     The exit code is 1 if something does not work, else 0.
 

@@ -115,7 +115,8 @@ def picks(
     Args:
         data: Qlib data directory of daily bars; the simulated market when omitted.
         market: universe whose members of the date are ranked.
-        as_of: last date that is used, or the last trading date before; the last bar when omitted.
+        as_of: date of the picks, after which nothing is used; if it is not a trading day, the last one before it.
+            The date of the last bar when omitted.
         holdings: CSV or parquet of what is held at the close of the date: instrument and weight (fraction of
             equity), or instrument and value (money at that close); cash when omitted.
         cash: money that is not invested, with holdings in money; 0 when omitted.
@@ -130,7 +131,7 @@ def picks(
         region: trading rules of the exchange; inferred from the data when omitted.
         limit: daily price limit as a return, at which nothing is bought; that of the region when omitted.
         store: forecast store that keeps the forecasts of both dates; kept nowhere when omitted.
-        store_dtype: type of its paths.
+        store_dtype: type of the stored paths.
         model: bundled name, folder or hub id of a checkpoint; or another forecaster, such as baseline:garch.
         samples: paths per instrument; 0 samples none and ranks by the return head alone.
         lookback: traded bars that the model reads.

@@ -42,8 +42,8 @@ def serve(
         models: bundled names, folders, hub ids or other forecasters, such as baseline:ewma, to choose from; the
             first one is loaded at once.
         calibrations: files of `kronos calibrate` to choose from, in addition to auto and none.
-        tracking: MLflow tracking store, the reports of whose runs are listed; that of `qrun` in the working
-            directory, where it is, when omitted.
+        tracking: MLflow tracking store of the runs whose reports are listed; mlflow.db in the working directory, if
+            there is one, when omitted.
         reports: folders with pages of `kronos report`, `kronos evaluate`, `kronos compare --html` and
             `kronos forecast --plot`.
         port: port to listen on; 0 for any that is free.

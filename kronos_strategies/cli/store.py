@@ -57,8 +57,8 @@ DEFAULTS = {
 
 store = App(
     name="store",
-    help="Save forecasts of a market in a forecast store, and look after it.\n\n"
-    "For example: `kronos store fill --help`",
+    help="Fill a forecast store with forecasts of a market; list, check and clean it.\n\n"
+    "For example: `kronos store fill ~/forecasts --start 2022-01-04 --end 2023-12-29`",
 )
 for command in (gc, ls, verify):
     store.command(command)

@@ -72,7 +72,7 @@ def head(
         market: universe whose members of each date are trained on.
         frequency: bar frequency of the data directory, such as day, 60min or 5min; the one of its import
             when omitted.
-        bars: CSV or parquet file of bars to train on instead of a Qlib market.
+        bars: CSV or parquet file of bars to train on instead of a Qlib data directory.
         lookback: traded bars that the model reads.
         every: bars between training dates.
         seeds: number of LightGBM models to average.
@@ -157,7 +157,7 @@ def quantiles(
         levels: quantile levels, ascending.
         data: Qlib data directory; the simulated market when omitted.
         market: universe whose members of each date are trained on.
-        bars: CSV or parquet file of bars to train on instead of a Qlib market.
+        bars: CSV or parquet file of bars to train on instead of a Qlib data directory.
         lookback: traded bars that a training window needs; features read the last 61.
         every: days between training dates.
         rounds: maximum number of trees of a model.
@@ -250,9 +250,13 @@ train = App(
     name="train",
     help_flags=[],  # --help is passed on to the stages, which own these flags
     version_flags=[],
-    usage="Usage: kronos train [OPTIONS]",
+    usage="Usage: kronos train [tokenizer | predictor | evaluate] [OPTIONS]",
     help="Train the tokenizer, then the predictor, from one settings file.\n\n"
-    "For example: `kronos train --config configs/finetune_csi300.yaml --data ~/csi300 --output out/csi300`",
+    "`kronos train tokenizer` and `kronos train predictor` train one stage with the same flags; "
+    "`kronos train evaluate` computes losses on later dates (`kronos train evaluate --help`).\n\n"
+    "For example: `kronos train --config configs/finetune_csi300.yaml --data ~/csi300 --output out/csi300`\n\n"
+    "Below are the flags of both stages, as `python -m kronos.training` has them. The file of --config may set "
+    "each of them, --output included.",
 )
 train.command(head, help_flags=["--help", "-h"])
 train.command(quantiles, help_flags=["--help", "-h"])
@@ -267,10 +271,13 @@ def both(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True
     """
     from kronos.training.__main__ import app as stages
     from kronos.training.__main__ import train as run_training
+    from kronos.training.config import STAGES
     from kronos_strategies.data.training import QlibBars
 
     if {"--help", "-h"} & set(tokens):
-        train.help_print([])
-        stages.help_print(["predictor"])
+        named = tokens[0] if tokens[0] in (*STAGES, "evaluate") else None
+        if named is None:
+            train.help_print([])
+        stages.help_print([named or "predictor"])
         return
     run_training(tokens, QlibBars)

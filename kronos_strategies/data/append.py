@@ -1,4 +1,4 @@
-"""Append days to a store, rescaling its older prices if they were readjusted."""
+"""Append days to a data directory, rescaling its older prices if they were readjusted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def append_days(
     source: Mapping[str, object],
     spans: tuple[str, pd.DataFrame] | None = None,
 ) -> Appended:
-    """Append new bars to those of a store; new bars replace stored ones of the same day.
+    """Append new bars to those of a data directory; new bars replace stored ones of the same day.
 
     If prices of the common days differ by one ratio, as after a dividend or a split, the store's older bars are
     multiplied by it. If there are several ratios, appending fails.
@@ -59,8 +59,8 @@ def append_days(
         spans: a market and its dated membership, which replaces the stored one.
 
     Raises:
-        FileNotFoundError: no such store.
-        ValueError: the store is damaged, the bars do not continue its own, or its benchmark is missing.
+        FileNotFoundError: no such data directory.
+        ValueError: the data directory is damaged, the bars do not continue its own, or its benchmark is missing.
     """
     known = read_summary(store)
     if (store / CHECKSUMS).is_file():  # earlier versions wrote none
@@ -111,11 +111,13 @@ def join_bars(old: pd.DataFrame, new: pd.DataFrame, what: str = "bars") -> tuple
             f"{_some(rebased)}."
         )
     if unfinished:
-        notes.append(f"the store's last {what} were incomplete and are replaced: {_some(unfinished)}.")
+        notes.append(
+            f"the last {what} of the data directory were incomplete and are replaced: {_some(unfinished)}."
+        )
     if unjoined:
         notes.append(
-            f"new {what} have no common day with the store, so that a split or dividend is not detected: "
-            f"{_some(unjoined)}. Pass files that repeat the last day of the store."
+            f"new {what} have no common day with the data directory, so that a split or dividend is not detected: "
+            f"{_some(unjoined)}. Pass files that repeat the last day there."
         )
     return whole.sort_values(list(KEYS), ignore_index=True), notes
 
@@ -157,8 +159,8 @@ def _ratios(name: str, old: pd.DataFrame, new: pd.DataFrame) -> _Ratios | None:
         day = shared[int(np.argmax(odd))]
         ratio = adjusted.loc[day, (relative.loc[day] - 1).abs().idxmax()]
         raise ValueError(
-            f"{name} has other prices in the new files than in the store, by {middle:.4g} on most common days "
-            f"and by {ratio:.4g} on {day:%Y-%m-%d}, so they cannot be rescaled by one ratio. Import its whole "
+            f"{name} has other prices in the new files than in the data directory, by {middle:.4g} on most common "
+            f"days and by {ratio:.4g} on {day:%Y-%m-%d}, so they cannot be rescaled by one ratio. Import its whole "
             "history with --overwrite."
         )
     price = float(raw["open"].median())
@@ -186,9 +188,9 @@ def _check_jump(name: str, old: pd.DataFrame, new: pd.DataFrame) -> None:
     move = new["open"].iloc[0] * new["factor"].iloc[0] / last - 1
     if abs(move) > JUMP:
         raise ValueError(
-            f"{name} opens {move:+.0%} from its last close in the store, {old.index[-1]:%Y-%m-%d} to "
+            f"{name} opens {move:+.0%} from its last close in the data directory, {old.index[-1]:%Y-%m-%d} to "
             f"{new.index[0]:%Y-%m-%d}, and no common day shows whether it is a split. Pass files that repeat "
-            "the last day of the store, or import the whole history with --overwrite."
+            "the last day there, or import the whole history with --overwrite."
         )
 
 
@@ -202,7 +204,7 @@ def _scaled(bars: pd.DataFrame, price: float, volume: float, factor: float) -> p
 def _check_columns(old: pd.DataFrame, new: pd.DataFrame, what: str) -> None:
     has = ["amount" in frame and frame["amount"].notna().any() for frame in (old, new)]
     if has[0] != has[1]:
-        lacking = "new files" if has[0] else "store"
+        lacking = "new files" if has[0] else "data directory"
         raise ValueError(
             f"The {what} of the {lacking} have no amount and the others do. Import files with the same columns, "
             "or the whole history with --overwrite."
@@ -213,7 +215,7 @@ def _check_benchmarks(known: StoreSummary, benchmarks: pd.DataFrame | None) -> N
     given = set() if benchmarks is None else set(benchmarks["instrument"])
     if lacking := sorted(set(known.benchmarks) - given):
         raise ValueError(
-            f"The store {known.path} has the benchmark {lacking[0]}, which lacks the new days. Pass them with "
+            f"{known.path} has the benchmark {lacking[0]}, which lacks the new days. Pass them with "
             "--benchmark."
         )
 

@@ -36,7 +36,7 @@ CHECKSUMS = "kronos_checksums.txt"
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """Contents of a store.
+    """Contents of a data directory.
 
     Attributes:
         path: the folder, Qlib's `provider_uri`.
@@ -78,7 +78,7 @@ def write_store(
     progress: Callable[[int, int], None] = lambda done, total: None,
     frequency: str = "1day",
 ) -> StoreSummary:
-    """Write bars as a Qlib store.
+    """Write bars as a Qlib data directory.
 
     Args:
         bars: tidy: instrument, datetime, open, high, low, close (raw), volume, and optionally amount and
@@ -88,7 +88,7 @@ def write_store(
             included. Membership on a day must have been known on that day.
         source: provenance of the bars, ready for JSON; saved in the manifest.
         benchmarks: index bars, tidy like `bars`, cut to the days from the first to the last of `bars`.
-        overwrite: replace a store that this function wrote; anything else is never replaced.
+        overwrite: replace a data directory that this function wrote; anything else is never replaced.
         progress: called as progress(done, total) after each instrument.
         frequency: bar frequency as in `kronos.calendar`: "1day" or an intraday one.
 
@@ -99,7 +99,9 @@ def write_store(
     to = to.expanduser().resolve()
     check_target(to, overwrite)
     if frequency not in ("1day", *FREQUENCIES):
-        raise ValueError(f"frequency='{frequency}' has no store. Choose one of {['1day', *FREQUENCIES]}.")
+        raise ValueError(
+            f"frequency='{frequency}' has no data directory. Choose one of {['1day', *FREQUENCIES]}."
+        )
     content = _check(bars, benchmarks, membership, frequency)
     freq = FREQUENCIES.get(frequency, DAY)
     with explain_write_errors(to, INSTEAD), atomic_folder(to, replace=overwrite) as draft:
@@ -121,7 +123,7 @@ def write_store(
 
 
 def read_summary(store: Path) -> StoreSummary:
-    """Read the manifest of a store.
+    """Read the manifest of a data directory.
 
     Raises:
         FileNotFoundError: `write_store` did not write it.
@@ -129,14 +131,15 @@ def read_summary(store: Path) -> StoreSummary:
     path = store / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(
-            f"{store} has no {MANIFEST}, so it is not a Kronos store. Make one with `kronos data`."
+            f"{store} has no {MANIFEST}, so `kronos data` did not write it. Make a data directory "
+            "with `kronos data`."
         )
     manifest = json.loads(path.read_text(encoding="utf-8"))
     return StoreSummary(**manifest | {"path": store, "benchmarks": tuple(manifest["benchmarks"])})
 
 
 def check_intact(store: Path) -> int:
-    """Compare the files of a store with the checksums that were written with them.
+    """Compare the files of a data directory with the checksums that were written with them.
 
     Every file of Qlib's is covered; the manifest and files that were added later are not. Checksums are compared
     when days are appended and by `kronos data verify`; Qlib and forecasts read the files without them.
@@ -169,7 +172,7 @@ def _sha256(file: Path) -> str | None:
 
 
 def check_target(to: Path, overwrite: bool) -> None:
-    """Check that a store can be written at `to`, before files are read.
+    """Check that a data directory can be written at `to`, before files are read.
 
     Raises:
         FileExistsError: it already exists.
@@ -180,10 +183,12 @@ def check_target(to: Path, overwrite: bool) -> None:
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return
     if not (to / MANIFEST).is_file():
-        raise FileExistsError(f"{to} exists and is not a Kronos store. Choose another folder.")
+        raise FileExistsError(
+            f"{to} exists and is not a data directory that `kronos data` wrote. Choose another folder."
+        )
     if not overwrite:
         raise FileExistsError(
-            f"{to} already contains a store. Choose another folder, add days (--append), or replace it "
+            f"{to} already contains a data directory. Choose another folder, add days (--append), or replace it "
             "(--overwrite)."
         )
 

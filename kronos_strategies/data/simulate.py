@@ -205,13 +205,13 @@ log = logging.getLogger(__name__)
 
 
 def default_store() -> Path:
-    """Path of the default store: in $XDG_CACHE_HOME or ~/.cache, under the version of the simulation."""
+    """Path of the default data directory: in $XDG_CACHE_HOME or ~/.cache, under the version of the simulation."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     return cache / "kronos-strategies" / f"simulated-v{SIMULATION_VERSION}"
 
 
 def ensure_store(path: Path) -> Path:
-    """Return `path`, after simulating a market there if it contains no store yet.
+    """Return `path`, after simulating a market there if it contains no data directory yet.
 
     Several processes may call this at once: each builds a temporary copy, and the first to finish wins.
     """
@@ -226,7 +226,7 @@ def ensure_store(path: Path) -> Path:
 
 
 def data_warnings(path: Path) -> list[str]:
-    """Warnings about results from the store at `path`, based on its manifest."""
+    """Warnings about results from the data directory at `path`, based on its manifest."""
     if not (path / MANIFEST).is_file():
         return []
     source = read_summary(path).source
@@ -251,7 +251,7 @@ def write_simulated(
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> StoreSummary:
-    """Simulate a market and write it as a Qlib store, its index members as `market`."""
+    """Simulate a market and write it as a Qlib data directory, its index members as `market`."""
     simulated = simulate_market(config)
     return write_store(
         simulated.bars,

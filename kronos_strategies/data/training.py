@@ -15,17 +15,17 @@ from kronos_strategies.data.simulate import default_store, ensure_store
 
 
 class QlibBars:
-    """All bars of the members of a market of a Qlib store, including those from before they joined.
+    """All bars of the members of a market of a Qlib data directory, including those from before they joined.
 
     Instruments that joined after the source's `end` or `validate_until` are left out, because selecting them would
     be look-ahead.
 
     Args:
-        source: store with its market, instruments, fields and span; None for the simulated market, created on
-            first use.
+        source: data directory with its market, instruments, fields and span; None for the simulated market,
+            created on first use.
 
     Raises:
-        ValueError: the store has no such market or instruments, or it had no members by the end.
+        ValueError: the data directory has no such market or instruments, or it had no members by the end.
     """
 
     def __init__(self, source: Source | None) -> None:
@@ -34,7 +34,7 @@ class QlibBars:
         market = source.market if source else "csi300"
         if not (self.store / "instruments" / f"{market}.txt").is_file():
             known = sorted(path.stem for path in (self.store / "instruments").glob("*.txt"))
-            raise ValueError(f"The store {self.store} has no market '{market}'. It has {known}.")
+            raise ValueError(f"{self.store} has no market '{market}'. It has {known}.")
         spans = read_market(self.store, market)
         wanted = set(source.instruments) if source else set()
         found = match_instruments(sorted(set(spans["instrument"])), sorted(wanted))

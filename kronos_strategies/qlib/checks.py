@@ -34,7 +34,7 @@ _DATE = re.compile(r"\d{4}(-\d{1,2}-\d{1,2}|/\d{1,2}/\d{1,2}|\d{4})([ T]\d{1,2}:
 
 
 def check_task(task: Settings) -> None:
-    """Refuse a task whose settings do not fit each other, the store or the files that they name.
+    """Refuse a task whose settings do not fit each other, the data directory or the files that they name.
 
     Tasks without a class of this project are left to Qlib.
 
@@ -43,7 +43,7 @@ def check_task(task: Settings) -> None:
 
     Raises:
         ValueError: a setting does not fit; says what to do.
-        FileNotFoundError: the store or a file does not exist.
+        FileNotFoundError: the data directory or a file does not exist.
     """
     records, dataset = _records(task), trade_settings(task)
     names = {_class(task.get("dataset")), *map(_class, records)}
@@ -77,7 +77,7 @@ def trade_settings(task: Settings) -> Settings:
 
 
 def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None:
-    """Refuse a backtest whose trades differ from the label, or for which the store lacks data.
+    """Refuse a backtest whose trades differ from the label, or for which the data directory lacks data.
 
     Args:
         config: configuration of PortAnaRecord: strategy, backtest.
@@ -102,8 +102,8 @@ def check_backtest(config: Settings, dataset: Settings, model: Settings) -> None
     benchmark = backtest.get("benchmark", QLIB_BENCHMARK)
     if benchmark is None and D.features([QLIB_BENCHMARK], ["$close"], freq=freq).empty:
         raise ValueError(
-            f"Qlib reads benchmark: null as {QLIB_BENCHMARK}, which the store lacks. Set KRONOS_BENCHMARK to a "
-            "benchmark of the store, or to market for the mean of the market."
+            f"Qlib reads benchmark: null as {QLIB_BENCHMARK}, which the data directory lacks. Set KRONOS_BENCHMARK "
+            "to one that it has, or to market for the mean of the market."
         )
     if benchmark is not None:
         check_benchmark(benchmark, freq)
@@ -197,7 +197,7 @@ def _check_span(backtest: Settings, freq: str) -> None:
     start, end = calendar[0] if start is None else start, calendar[-2] if end is None else end
     check_overlap("The backtest", start, end, REMEDY, freq)
     span = f"The backtest from {start:%Y-%m-%d} to {end:%Y-%m-%d}"
-    store = f"the store, which spans {calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}"
+    store = f"the data directory, which spans {calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}"
     if ((future > calendar[-1]) & (future <= end)).any():
         raise ValueError(f"{span} ends after {store}. {REMEDY}")
     if end >= future[-1]:
@@ -227,7 +227,7 @@ def _kwargs(config: object) -> Settings:
 
 
 def check_market(market: str, freq: str = DAY) -> None:
-    """Check that the store has a market.
+    """Check that the data directory has a market.
 
     Raises:
         ValueError: it does not; names the markets that it has.
@@ -266,14 +266,14 @@ def check_lookback(lookback: object, most: int | None) -> None:
 
 
 def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, freq: str = DAY) -> None:
-    """Check that a span has a trading day of the store, and begins and ends within it.
+    """Check that a span has a trading day of the data directory, and begins and ends within it.
 
     Raises:
         ValueError: it does not; gives both spans and the remedy.
     """
     check_overlap(what, start, end, remedy, freq)
     calendar, future = (pd.DatetimeIndex(D.calendar(freq=freq, future=later)) for later in (False, True))
-    store = f"the store, which spans {time_text(calendar[0])} to {time_text(calendar[-1])}"
+    store = f"the data directory, which spans {time_text(calendar[0])} to {time_text(calendar[-1])}"
     span = f"{what} from {time_text(start)} to {time_text(end)}"
     later = future[future.normalize() > calendar[-1].normalize()]  # the last day may be incomplete
     if (later <= end).any() or end > calendar[-1] + pd.Timedelta(days=7):
@@ -283,7 +283,7 @@ def check_span(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, f
 
 
 def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str, freq: str = DAY) -> None:
-    """Check that a span has a trading time of the store.
+    """Check that a span has a trading time of the data directory.
 
     Raises:
         ValueError: it does not; gives both spans and the remedy.
@@ -295,18 +295,18 @@ def check_overlap(what: str, start: pd.Timestamp, end: pd.Timestamp, remedy: str
         )
     if not ((calendar >= start) & (calendar <= end)).any():
         raise ValueError(
-            f"{what} from {time_text(start)} to {time_text(end)} has no trading day of the store, which spans "
-            f"{time_text(calendar[0])} to {time_text(calendar[-1])}. {remedy}"
+            f"{what} from {time_text(start)} to {time_text(end)} has no trading day of the data directory, which "
+            f"spans {time_text(calendar[0])} to {time_text(calendar[-1])}. {remedy}"
         )
 
 
 def check_segments(spans: Mapping[str, tuple[pd.Timestamp | None, ...]], freq: str = DAY) -> None:
     """Refuse a segment without a trading day, on which Qlib would fail much later.
 
-    A segment may end after the store, as in Qlib's rolling tasks: it is scored up to the last bar.
+    A segment may end after the data directory, as in Qlib's rolling tasks: it is scored up to the last bar.
 
     Raises:
-        ValueError: a segment is outside of the store.
+        ValueError: a segment is outside of the data directory.
     """
     calendar = pd.DatetimeIndex(D.calendar(freq=freq))
     for name, (start, end) in spans.items():
@@ -316,13 +316,13 @@ def check_segments(spans: Mapping[str, tuple[pd.Timestamp | None, ...]], freq: s
         )
         if first < calendar[0] - pd.Timedelta(days=7):  # allows for holidays
             raise ValueError(
-                f"Segment '{name}' starts on {first:%Y-%m-%d}, before the store, which has {calendar[0]:%Y-%m-%d} "
-                f"to {calendar[-1]:%Y-%m-%d}. {REMEDY}"
+                f"Segment '{name}' starts on {first:%Y-%m-%d}, before the data directory, which has "
+                f"{calendar[0]:%Y-%m-%d} to {calendar[-1]:%Y-%m-%d}. {REMEDY}"
             )
 
 
 def check_benchmark(benchmark: object, freq: str = DAY) -> None:
-    """Check that the store has bars of a benchmark: a symbol, or several that Qlib averages.
+    """Check that the data directory has bars of a benchmark: a symbol, or several that Qlib averages.
 
     Raises:
         ValueError: it does not.
@@ -332,13 +332,13 @@ def check_benchmark(benchmark: object, freq: str = DAY) -> None:
     config: Config = [benchmark] if isinstance(benchmark, str) else instruments_of(benchmark)  # type: ignore[arg-type]
     if D.features(config, ["$close"], freq=freq).empty:
         raise ValueError(
-            f"The store has no benchmark '{benchmark}'. Import it with `kronos data import ... --benchmark FILE`, "
-            "set KRONOS_BENCHMARK to one that it has, or to market for the mean of the market."
+            f"The data directory has no benchmark '{benchmark}'. Import it with `kronos data import ... "
+            "--benchmark FILE`, set KRONOS_BENCHMARK to one that it has, or to market for the mean of the market."
         )
 
 
 def has_field(instruments: Config, field: str, freq: str = DAY) -> bool:
-    """Whether the store has a field of some of the instruments, on the last days that it has bars of."""
+    """Whether the data directory has a field of some of the instruments, on the last days that it has bars of."""
     recent = D.calendar(freq=freq)[-20:]
     found = D.features(instruments, [f"${field}"], start_time=recent[0], freq=freq)
     return bool(found[f"${field}"].notna().any())

@@ -53,7 +53,12 @@ class StoreBars:
         return cls(found.set_axis(list(FEATURES), axis=1))
 
     def traded(self, instruments: Iterable[str] | None = None) -> dict[str, pd.DataFrame]:
-        """Bars by instrument, suspended ones left out; of all instruments when omitted.
+        """Bars by instrument, suspended ones left out; of all instruments when omitted. See `traded_rows`."""
+        by_name = self.traded_rows(instruments).groupby(level="instrument")
+        return {str(name): bars.droplevel("instrument") for name, bars in by_name}
+
+    def traded_rows(self, instruments: Iterable[str] | None = None) -> pd.DataFrame:
+        """Traded bars by (instrument, datetime); of all instruments when omitted.
 
         A bar counts as traded if it has four prices and its volume is not 0. Amount, where the store has none, is
         completed from volume and prices; both are 0 where there is no volume either. A high or low that adjustment
@@ -66,8 +71,7 @@ class StoreBars:
         typical = frame[list(PRICES)].mean(axis=1)
         frame["amount"] = frame["amount"].fillna(frame["volume"] * typical).fillna(0.0)
         frame["volume"] = frame["volume"].fillna(0.0)
-        by_name = frame.groupby(level="instrument")
-        return {str(name): repair_bars(bars.droplevel("instrument")) for name, bars in by_name}
+        return repair_bars(frame)
 
     def closes(self, instruments: Iterable[str]) -> pd.DataFrame:
         """Dates x instruments; on a suspended bar the last known close, which was known then."""
@@ -150,12 +154,9 @@ def scored_rows(
     """The (datetime, instrument) of `member_windows`, without creating windows; may be empty."""
     members = member_rows(instruments, start, end, freq)
     names = sorted(members.get_level_values("instrument").unique())
-    known = [
-        pd.MultiIndex.from_product([bars.index[spec.min_bars - 1 :], [name]], names=KEYS)
-        for name, bars in traded_bars(names, end, freq).items()
-    ]
-    found = known[0].append(known[1:]) if known else members[:0]
-    return members[members.isin(found)].sort_values()
+    traded = StoreBars.read(names, end, freq).traded_rows()
+    enough = traded.groupby(level="instrument").cumcount() >= spec.min_bars - 1
+    return members[members.isin(traded[enough].reorder_levels([*KEYS]).index)].sort_values()
 
 
 def trading_calendar(freq: str, ahead: int) -> pd.DatetimeIndex:
@@ -242,12 +243,12 @@ def check_instruments(config: Config, store: Path) -> None:
     if isinstance(config, dict) and "market" in config:
         market, known = config["market"], sorted(path.stem for path in (store / "instruments").glob("*.txt"))
         if market not in known:
-            raise ValueError(f"The store {store} has no market '{market}'. It has {known}.")
+            raise ValueError(f"{store} has no market '{market}'. It has {known}.")
         return
     if absent := [symbol for symbol in config if not bin_folder(store, symbol).is_dir()]:
         raise ValueError(
-            f"The store {store} lacks bars of {len(absent)} of {len(config)} instruments, the first '{absent[0]}'. "
-            "Write them as the store does, e.g. SH600000."
+            f"{store} lacks bars of {len(absent)} of {len(config)} instruments, the first '{absent[0]}'. "
+            "Write them as the data directory does, e.g. SH600000."
         )
 
 
@@ -288,7 +289,7 @@ def store_folder(freq: str = DAY) -> Path:
     """
     if not C.registered:
         raise ValueError(
-            'Qlib is not initialized. Call qlib.init(provider_uri="~/store", region="cn") first.'
+            'Qlib is not initialized. Call qlib.init(provider_uri="~/csi300", region="cn") first.'
         )
     try:
         return Path(C.dpm.get_data_uri(freq))
@@ -304,7 +305,7 @@ def qlib_warnings(freq: str = DAY) -> list[str]:
 
     Raises:
         ValueError: Qlib is not initialized.
-        FileNotFoundError: no Qlib store there, or none of this frequency.
+        FileNotFoundError: no Qlib data directory there, or none of this frequency.
     """
     folder = store_folder(freq)
     _check_there(folder, freq)

@@ -69,14 +69,14 @@ class KronosDataset(DatasetH):
 
     Args:
         segments: segments of dates, e.g. {"test": ("2023-01-03", "2023-12-29")}. An end of None is the last bar of
-            the store; a segment that ends later is scored up to the last bar.
+            the data directory; a segment that ends later is scored up to the last bar.
         market: name of an instruments file, whose members on each date are scored.
         lookback: traded bars that the model reads.
         min_bars: traded bars that an instrument needs to be scored, `lookback` when omitted.
         hold: bars that a position is held.
         horizon: bars to forecast, hold + 1 when omitted: one to enter, `hold` to earn. A longer one
             scores the same trade and can reuse stored forecasts.
-        deal_price: "close", "open", or "vwap" where the store has it, the same as in the backtest's
+        deal_price: "close", "open", or "vwap" where the data has it, the same as in the backtest's
             `exchange_kwargs`. Sampled paths have no volume-weighted price: the mean of their open, high, low and
             close is used instead.
         benchmark: benchmark of the backtest; only checked, so that a missing one fails before forecasting.
@@ -88,11 +88,11 @@ class KronosDataset(DatasetH):
         market: name of the instruments; of a list or of filters, with a hash.
         instruments: as Qlib reads them.
         spec: specification of the windows.
-        store_warnings: warnings about the store, for the report.
+        store_warnings: warnings about the data directory, for the report.
 
     Raises:
-        ValueError: settings do not fit each other or the store, or Qlib is not initialized.
-        FileNotFoundError: no store.
+        ValueError: settings do not fit each other or the data directory, or Qlib is not initialized.
+        FileNotFoundError: no data directory.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class KronosDataset(DatasetH):
             check_benchmark(benchmark, freq)
         if deal_price == "vwap" and not has_field(self.instruments, "vwap", freq):
             raise ValueError(
-                f"The store {store_folder(freq)} has no vwap of {self.market}. Choose deal_price 'close' or 'open'."
+                f"{store_folder(freq)} has no vwap of {self.market}. Choose deal_price 'close' or 'open'."
             )
         handler = DataHandlerLP(
             instruments=self.instruments,

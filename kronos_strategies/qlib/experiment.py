@@ -34,7 +34,7 @@ from sqlalchemy.engine import Engine
 
 import kronos
 import kronos_strategies
-from kronos.utils import USER_ERRORS, explain_write_errors, write_atomic
+from kronos.utils import USER_ERRORS, collect_less, explain_write_errors, write_atomic
 
 TRACKING = "sqlite:///mlflow.db"  # default, in the working directory
 SQLITE = "sqlite:///"
@@ -153,6 +153,8 @@ class KronosExpManager(MLflowExpManager):
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it logs each table that it creates
         # One progress bar per small local file would hide qrun's output.
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        if Path(sys.argv[0]).stem == "qrun":
+            collect_less()
 
     def _start_exp(self, **which: object) -> MLflowExperiment:
         """Start the experiment; from here on `qrun` reports user errors in one sentence."""

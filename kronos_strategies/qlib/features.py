@@ -128,7 +128,7 @@ class KronosFeatures(DataHandlerLP):
         min_bars: traded bars that a window needs, `lookback` when omitted.
         hold: bars that a position is held: the label is price[t+1+hold] / price[t+1] - 1.
         horizon: bars to sample, hold + 1 when omitted.
-        deal_price: price of the label: "close", "open", or "vwap" where the store has it.
+        deal_price: price of the label: "close", "open", or "vwap" where the data has it.
         filter_pipe: Qlib filters of the market.
         freq: Qlib's name of the bar frequency.
         infer_processors, learn_processors, process_type, fit_start_time, fit_end_time, drop_raw: as in Alpha158.

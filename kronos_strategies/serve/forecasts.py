@@ -149,7 +149,7 @@ class Forecasts:
 
         Raises:
             ValueError: bars cannot be read, or do not reach the lookback.
-            Cancelled: the job is cancelled.
+            Canceled: the job is canceled.
         """
         job.progress(0, 1)
         data = self.data[asked.data]

@@ -19,8 +19,8 @@ KEPT = 3  # jobs whose results stay in memory
 HEARTBEAT = 15.0  # seconds between signs of life, by which a closed connection is noticed
 
 
-class Cancelled(Exception):
-    """Raised within a job that is cancelled."""
+class Canceled(Exception):
+    """Raised within a job that is canceled."""
 
 
 class BusyError(Exception):
@@ -42,13 +42,13 @@ class Job:
         result: set by the work itself.
     """
 
-    ENDS = ("done", "failed", "cancelled")  # names of the last event
+    ENDS = ("done", "failed", "canceled")  # names of the last event
 
     def __init__(self) -> None:
         self.id = secrets.token_urlsafe(12)
         self.result: Any = None
         self._events: list[Event] = []
-        self._cancelled = threading.Event()
+        self._canceled = threading.Event()
         self._followers: set[Callable[[], object]] = set()
         self._closed = False
         self._lock = threading.RLock()  # `close` may interrupt a thread that holds it
@@ -65,18 +65,18 @@ class Job:
         self._wake()
 
     def progress(self, done: int, total: int) -> None:
-        """Report progress, and end a cancelled job; the work calls it between its steps.
+        """Report progress, and end a canceled job; the work calls it between its steps.
 
         Raises:
-            Cancelled: the job is cancelled.
+            Canceled: the job is canceled.
         """
-        if self._cancelled.is_set():
-            raise Cancelled
+        if self._canceled.is_set():
+            raise Canceled
         self.report("progress", done=done, total=total)
 
     def cancel(self) -> None:
         """Ask the work to end at its next step."""
-        self._cancelled.set()
+        self._canceled.set()
 
     def close(self) -> None:
         """Cancel, and let its followers go at once."""
@@ -162,8 +162,8 @@ def _run(work: Callable[[Job], None], job: Job) -> None:
     try:
         work(job)
         job.report("done")
-    except Cancelled:
-        job.report("cancelled")
+    except Canceled:
+        job.report("canceled")
     except USER_ERRORS as error:
         job.report("failed", message=str(error))
     except Exception:

@@ -23,7 +23,7 @@ except ImportError as error:
     raise MissingExtra("The page needs FastAPI: pip install 'kronos-strategies[serve]'") from error
 
 ADDRESS = "127.0.0.1"
-GRACE = 5.0  # seconds that a cancelled forecast has to end, before the process does
+GRACE = 5.0  # seconds that a canceled forecast has to end, before the process does
 NAMES = (ADDRESS, "localhost", "[::1]")  # of this machine, as a Host header has them
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' {styles}; img-src 'self' data: blob:; "

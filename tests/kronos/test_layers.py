@@ -143,3 +143,25 @@ def test_a_block_computes_the_same_from_joined_projections_in_every_precision() 
     block.float()
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(block(x, rope), wanted, rtol=0.05, atol=0.05)
+
+
+def test_a_compiled_block_has_the_output_and_the_gradients_of_a_plain_one() -> None:
+    block = Block(16, 2, 24, 0.0, 0.0, 0.0)
+    rope = rope_table(torch.arange(5), 8)
+
+    def learned(layer: torch.nn.Module) -> list[Tensor]:
+        block.zero_grad()
+        x = noise(3, 5, 16).requires_grad_()
+        out = layer(x, rope)
+        (out * noise(3, 5, 16, seed=1)).sum().backward()
+        assert x.grad is not None
+        return [
+            out,
+            x.grad,
+            *(weight.grad.clone() for weight in block.parameters() if weight.grad is not None),
+        ]
+
+    plain, compiled = learned(block), learned(torch.compile(block, backend="eager"))
+    assert len(plain) == 2 + len(list(block.parameters()))
+    for one, other in zip(plain, compiled, strict=True):
+        torch.testing.assert_close(one, other)

@@ -226,7 +226,7 @@ def test_a_folder_that_a_killed_process_moved_aside_is_restored(tmp_path):
     to.rename(tmp_path / ".store.0123abcd.tmp-replaced")  # kill -9 between the two renames
     other = tmp_path / ".store.old.0123abcd.tmp-replaced"  # that of a folder called store.old
     other.mkdir()
-    with pytest.raises(FileExistsError, match="already contains a store"):
+    with pytest.raises(FileExistsError, match="already contains a data directory"):
         store(to)
     assert (to / "kronos_store.json").is_file()
     assert sorted(tmp_path.iterdir()) == [other, to]

@@ -154,7 +154,7 @@ def test_the_command_writes_a_report_that_kronos_report_reads_again(tmp_path, ca
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     assert {"rank_ic", "crps_h5", "qlike_h5"} <= set(metrics)
     assert "sharpe" not in metrics
-    assert run(capsys, "report", folder, "--to", tmp_path / "again")[0] == 0
+    assert run(capsys, "report", folder, "--output", tmp_path / "again")[0] == 0
     again = json.loads((tmp_path / "again" / "metrics.json").read_text(encoding="utf-8"))
     assert again == pytest.approx(metrics, nan_ok=True)
 

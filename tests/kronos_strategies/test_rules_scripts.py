@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from kronos_strategies.data.simulate import MarketConfig, simulate_market
 from kronos_strategies.portfolio import PortfolioRules
 from kronos_strategies.signal import signals
 from kronos_strategies.store import ForecastSet, ForecastStore
+from tests.kronos_strategies.warm import run_warm
 
 from .backtest.walks import SPEC, RandomWalks, windows_of
 
@@ -41,14 +40,8 @@ def folder(tmp_path_factory) -> Path:
 def run(script: str, folder: Path, *more: object) -> dict:
     output = folder / "out" / script
     words = (folder / "forecasts", "--data", folder / "bars.parquet", "--trading", COSTS, "--output", output)
-    done = subprocess.run(
-        [sys.executable, SCRIPTS / script, *map(str, (*words, *more))],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = run_warm([SCRIPTS / script, *words, *more], folder, environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return {file.stem: json.loads(file.read_text()) for file in output.glob("*.json")}
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from kronos_strategies.data.simulate import MarketConfig, simulate_market
+from tests.kronos_strategies.warm import run_warm
 
 SCRIPT = Path(__file__).parents[2] / "backtests" / "score_model.py"
 
 
 def score_model(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_warm([SCRIPT, *arguments], Path.cwd(), os.environ)
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ const holdBack = guard(async () => {
   field("as_of").value = local(times[Math.max(0, times.length - 1 - (Number(field("horizon").value) || 1))]);
 });
 
-// A forecast: started, followed, cancelled
+// A forecast: started, followed, canceled
 
 function wait(id) {
   running = id;
@@ -141,7 +141,7 @@ function follow(id) {
     await show(id);
     say(`Done in ${((performance.now() - started) / 1000).toFixed(1)} s.`);
   });
-  on("cancelled", () => end(drawn ? "Cancelled: the table has the chosen instrument only." : "Cancelled."));
+  on("canceled", () => end(drawn ? "Canceled: the table has the chosen instrument only." : "Canceled."));
   on("failed", ({ message }) => end(message, true));
   events.onerror = () => {
     if (events.readyState === EventSource.CLOSED) end(GONE, true);
@@ -150,7 +150,7 @@ function follow(id) {
 
 const cancel = guard(async () => {
   if (!running) return;
-  say("Cancelling…");
+  say("Canceling…");
   await ask(`/api/forecasts/${running}`, { method: "DELETE" });
 });
 

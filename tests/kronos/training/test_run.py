@@ -7,16 +7,17 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from kronos.checkpoint import hash_weights, trained_until
 from kronos.model import Kronos
@@ -402,10 +403,15 @@ def test_a_compiled_network_learns_the_same_and_is_saved_under_the_same_names(
 ) -> None:
     # The real backend takes minutes; this one captures the same graphs and runs them as they are.
     calls: list[nn.Module] = []
+    trained: list[bool] = []  # whether each captured graph has gradients
+
+    def run_as_is(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        trained.append(torch.is_grad_enabled())
+        return graph.forward
 
     def captured(stage: nn.Module) -> None:
         calls.append(stage)
-        nn.Module.compile(stage, backend="eager")
+        nn.Module.compile(stage, backend=run_as_is)
 
     monkeypatch.setattr(TokenizerObjective, "compile", captured)
     histories = []
@@ -414,6 +420,8 @@ def test_a_compiled_network_learns_the_same_and_is_saved_under_the_same_names(
         histories.append(run_stage("tokenizer", config).history)
     plain, fast = histories
     assert len(calls) == 1
+    assert trained
+    assert all(trained)  # validations are not compiled: each size of a batch would be compiled again
     for name in ("train_loss", "val_loss"):
         assert fast[-1][name] == pytest.approx(plain[-1][name], rel=1e-4)
     kept = [load_weights(tmp_path / name / "best" / "tokenizer").keys() for name in ("True", "False")]

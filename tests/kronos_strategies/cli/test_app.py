@@ -1,23 +1,42 @@
 """Help has examples and loads nothing heavy; `kronos init` writes the files of the repository and keeps changes."""
 
+import gc
+import re
+import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from kronos_strategies.cli import app, main
+
 from .conftest import run
 
-COMMANDS = ["", "data", "data import", "data simulate", "data download", "data fetch", "doctor", "forecast"]
-COMMANDS += ["picks", "serve", "store fill"]
+
+def commands_below(parent, *words):
+    """All commands, groups and the program itself, as lists of words."""
+    names = [name for name in parent if not name.startswith("-")]
+    return [words, *(each for name in names for each in commands_below(parent[name], *words, name))]
 
 
-@pytest.mark.parametrize("command", [words.split() for words in COMMANDS])
-def test_every_help_has_an_example(command, capsys):
+@pytest.mark.parametrize("command", commands_below(app), ids=" ".join)
+def test_every_help_has_an_example_with_flags_that_exist(command, capsys):
     code, out, _ = run(capsys, *command, "--help")
     assert code == 0
-    assert f"For example: kronos {command[0] if command else 'data'}" in out
+    example = " ".join(out.split("For example: kronos ")[1].split("\n\n")[0].split())
+    words = shlex.split(example.partition(" ╭")[0])
+    assert words[: len(command)] == list(command)
+    app.parse_args(words, exit_on_error=False, print_error=False)
+
+
+@pytest.mark.parametrize("command", commands_below(app), ids=" ".join)
+def test_help_shows_defaults_as_one_would_type_them(command, capsys):
+    _, out, _ = run(capsys, *command, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert not re.findall(r"\[default: (?:[(\[{\"\'\]]|None|True|False).*?\]", text)
 
 
 def test_help_loads_nothing_heavy():
@@ -28,6 +47,20 @@ def test_help_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_command_looks_for_garbage_less_often_but_not_within_another_program(capsys, monkeypatch):
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 10, 10)
+        run(capsys, "--help")
+        assert gc.get_threshold() == (700, 10, 10)
+        monkeypatch.setattr(sys, "argv", ["kronos", "--help"])
+        with suppress(SystemExit):
+            main()
+        assert gc.get_threshold()[0] > 700
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_offline_forbids_downloads_with_any_command(capsys, monkeypatch, tmp_path):

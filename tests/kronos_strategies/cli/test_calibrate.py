@@ -23,7 +23,7 @@ SPAN = ("2022-12-01", "2023-03-31")
 
 @pytest.fixture(scope="module")
 def bars(tmp_path_factory):
-    """A Qlib store of 24 simulated names."""
+    """A Qlib data directory of 24 simulated names."""
     market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-04-28"))
     folder = tmp_path_factory.mktemp("bars") / "store"
     membership = {"csi300": market.membership}
@@ -55,7 +55,7 @@ def test_the_command_shows_scores_before_and_after_and_writes_a_file_that_foreca
     store, bars, tmp_path, capsys
 ):
     file = tmp_path / "c.json"
-    code, out, err = run(capsys, "calibrate", store, "--until", SPAN[1], "--to", file, "--data", bars)
+    code, out, err = run(capsys, "calibrate", store, "--until", SPAN[1], "--output", file, "--data", bars)
     assert (code, err.strip()) == (0, "")
     made = Calibration.read(file)
     (kept,) = ForecastStore(store).forecast_sets()
@@ -75,7 +75,7 @@ def test_the_command_shows_scores_before_and_after_and_writes_a_file_that_foreca
 
 def test_a_walk_forward_fits_at_the_given_number_of_dates(store, bars, tmp_path, capsys):
     file = tmp_path / "c.json"
-    more = ("--until", SPAN[1], "--to", file, "--data", bars, "--every", 20)
+    more = ("--until", SPAN[1], "--output", file, "--data", bars, "--every", 20)
     code, out, _ = run(capsys, "calibrate", store, *more)
     made = Calibration.read(file)
     assert code == 0
@@ -86,7 +86,7 @@ def test_a_walk_forward_fits_at_the_given_number_of_dates(store, bars, tmp_path,
 
 def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys):
     file = tmp_path / "c.json"
-    run(capsys, "calibrate", store, "--until", SPAN[1], "--to", file, "--data", bars)
+    run(capsys, "calibrate", store, "--until", SPAN[1], "--output", file, "--data", bars)
     (folder,) = (path.folder for path in ForecastStore(store).forecast_sets())
     both = (
         f"a={folder}",
@@ -114,13 +114,13 @@ def test_versions_are_compared_under_a_calibration(store, bars, tmp_path, capsys
     ],
 )
 def test_an_impossible_fit_is_one_sentence_and_exit_code_2(store, bars, tmp_path, capsys, more, message):
-    code, _, err = run(capsys, "calibrate", store, *more, "--to", tmp_path / "c.json", "--data", bars)
+    code, _, err = run(capsys, "calibrate", store, *more, "--output", tmp_path / "c.json", "--data", bars)
     assert code == 2
     assert message in " ".join(err.split())
     assert not (tmp_path / "c.json").exists()
 
 
 def test_an_empty_store_is_refused(tmp_path, capsys):
-    code, _, err = run(capsys, "calibrate", tmp_path, "--until", SPAN[1], "--to", tmp_path / "c.json")
+    code, _, err = run(capsys, "calibrate", tmp_path, "--until", SPAN[1], "--output", tmp_path / "c.json")
     assert code == 2
     assert "contains no forecasts" in " ".join(err.split())

@@ -133,7 +133,7 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
     assert run(capsys, *command)[0] == 0
     code, _, err = run(capsys, *command)
     assert code == 2
-    assert "already contains a store" in err
+    assert "already contains a data directory" in err
     assert run(capsys, *command, "--overwrite")[0] == 0
 
 
@@ -150,7 +150,7 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
             "'CSI 300' cannot name a market",
         ),
         (["data", "import", "{members}", "--to", "store"], "lacks the columns"),
-        (["data", "import", "{bars}", "--to", "{index}"], "is not a Kronos store"),
+        (["data", "import", "{bars}", "--to", "{index}"], "is not a data directory that"),
         (["data", "simulate", "--to", "store", "--names", "1"], "names=1 is too small"),
         (["data", "simulate", "--to", "store", "--seed", "x"], "--seed"),
         (["data", "simulate"], "--to"),
@@ -288,7 +288,7 @@ def test_the_target_is_checked_before_files_are_read(tmp_path, capsys, monkeypat
     monkeypatch.setattr("kronos_strategies.data.importer.import_bars", None)  # every call fails
     code, _, err = run(capsys, "data", "import", tmp_path / "bars.csv", "--to", to)
     assert code == 2
-    assert "already contains a store. Choose another folder, add days (--append)" in err
+    assert "already contains a data directory. Choose another folder, add days (--append)" in err
 
 
 def test_verify_names_a_damaged_file_and_exits_with_2(capsys, tmp_path):

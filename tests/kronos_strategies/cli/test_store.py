@@ -28,7 +28,7 @@ SETTINGS = ("--model", TINY, "--samples", 2, "--lookback", 30, "--horizon", 3, "
 
 @pytest.fixture(scope="module")
 def bars(tmp_path_factory):
-    """A Qlib store of 24 simulated names."""
+    """A Qlib data directory of 24 simulated names."""
     market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-04-28"))
     folder = tmp_path_factory.mktemp("bars") / "qlib store"
     write_store(
@@ -207,7 +207,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_resume(bars, tmp_path, capsys
         (["--market", "csi3000"], r"no market 'csi3000'. It has \['all', 'csi300'\]"),
         (["--start", "2030-01-01", "--end", "2030-02-01"], r"has no trading day.*--start and --end"),
         (["--start", "2023-03-08", "--end", "2023-03-01"], r"has no trading day"),
-        (["--end", "2023-05-20"], r"ends after the store.*2023-04-28.*--end"),
+        (["--end", "2023-05-20"], r"ends after the data directory.*2023-04-28.*--end"),
         (["--start", "March"], r"--start"),
         (["--samples", "0"], r"--samples 0 leaves nothing to compute: the checkpoint has no return head"),
         (["--samples", "-1"], r"samples=-1 gives no path"),

@@ -207,7 +207,7 @@ def test_a_directory_of_several_frequencies_needs_one_of_them(data, tmp_path, ca
 def test_a_calibration_and_a_backtest_read_the_hours_of_the_store(data, tmp_path, capsys):
     assert fill(capsys, tmp_path / "store", data, start="2024-01-04", samples=4)[0] == 0
     file = tmp_path / "calibration.json"
-    words = ("--until", "2024-01-05", "--to", file, "--data", data)
+    words = ("--until", "2024-01-05", "--output", file, "--data", data)
     code, out, err = run(capsys, "calibrate", tmp_path / "store", *words)
     assert code == 0, err
     assert "kronos_crypto.yaml" in out
@@ -252,7 +252,10 @@ def test_no_command_is_printed_that_would_trade_an_incomplete_day(tmp_path, caps
     ("changes", "says"),
     [
         ({"start": "2024-01-05T10:00", "end": "2024-01-05T09:00"}, "starts on 2024-01-05 10:00:00"),
-        ({"end": "2024-01-08"}, "ends after the store, which spans 2024-01-01 to 2024-01-06 23:00:00"),
+        (
+            {"end": "2024-01-08"},
+            "ends after the data directory, which spans 2024-01-01 to 2024-01-06 23:00:00",
+        ),
         ({"start": "2024-01-05T09:00+08:00"}, "by the clock of the data directory"),
         ({"market": "crypt"}, "has no market 'crypt'"),
     ],

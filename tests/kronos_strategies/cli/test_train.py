@@ -101,3 +101,10 @@ def test_help_lists_the_flags_of_the_stages(flag, capsys):
     assert code == 0
     for part in ("For example: kronos train --config", "--learning-rate", "--resume", "--tokenizer"):
         assert part in out
+
+
+@pytest.mark.parametrize("stage", ["tokenizer", "predictor", "evaluate"])
+def test_help_of_one_stage_is_that_of_the_stage(stage, capsys):
+    code, out, _ = run(capsys, "train", stage, "--help")
+    assert code == 0
+    assert f"Usage: python -m kronos.training {stage}" in out

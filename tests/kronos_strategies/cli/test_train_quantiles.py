@@ -1,4 +1,4 @@
-"""`kronos train quantiles` as a user runs it, on bars of a file and of a Qlib store."""
+"""`kronos train quantiles` as a user runs it, on bars of a file and of a Qlib data directory."""
 
 import pytest
 

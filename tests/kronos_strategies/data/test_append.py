@@ -127,7 +127,7 @@ def test_days_without_overlap_are_appended_and_reported_unless_prices_jump(tmp_p
     folder = store(tmp_path / "store")
     new = append_days(folder, bars(days=DAYS[30:]), None, {})
     (note,) = new.notes
-    assert "have no common day with the store" in note
+    assert "have no common day with the data directory" in note
     assert len(new.bars) == 80
     with pytest.raises(ValueError, match=r"AAA opens -5\d% from its last close .* repeat the last day"):
         append_days(folder, bars(days=DAYS[30:], scale=0.5), None, {})
@@ -164,7 +164,7 @@ def test_a_benchmark_that_the_new_days_lack_is_refused(tmp_path):
 
 def test_amounts_of_one_side_only_are_refused(tmp_path):
     with pytest.raises(
-        ValueError, match=r"bars of the new files have no amount|bars of the store have no amount"
+        ValueError, match=r"bars of the new files have no amount|bars of the data directory have no amount"
     ):
         join_bars(bars(days=DAYS[:30]), bars(days=DAYS[29:]).assign(amount=1.0))
 

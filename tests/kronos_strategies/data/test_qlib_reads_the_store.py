@@ -2,8 +2,7 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
+import os
 from textwrap import dedent
 
 import numpy as np
@@ -14,6 +13,7 @@ from kronos_strategies.data.importer import import_bars, import_benchmarks
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import BENCHMARK
 from kronos_strategies.data.validation import listing_spans
+from tests.kronos_strategies.warm import run_warm
 
 pytestmark = [
     pytest.mark.slow,
@@ -70,8 +70,8 @@ BACKTEST = """
 
 def run_qlib(script, store, out):
     out.mkdir()
-    command = [sys.executable, "-c", script, str(store), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=out)
+    (out / "script.py").write_text(script)
+    done = run_warm([out / "script.py", store, out], out, os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 

@@ -156,7 +156,7 @@ def test_devices_of_windows_get_the_folder_that_qlib_looks_for(bars, tmp_path):
 
 def test_a_store_is_replaced_only_on_demand(bars, tmp_path):
     first = write(bars, tmp_path / "store")
-    with pytest.raises(FileExistsError, match="already contains a store"):
+    with pytest.raises(FileExistsError, match="already contains a data directory"):
         write(bars.head(3), tmp_path / "store")
     assert read_summary(first.path).rows == len(bars)
     write(bars.head(3), tmp_path / "store", overwrite=True)
@@ -167,7 +167,7 @@ def test_a_store_is_replaced_only_on_demand(bars, tmp_path):
 def test_a_folder_that_is_not_a_store_is_never_replaced(bars, tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "final.tex").write_text("precious")
-    with pytest.raises(FileExistsError, match="is not a Kronos store"):
+    with pytest.raises(FileExistsError, match="is not a data directory that"):
         write(bars, tmp_path / "thesis", overwrite=True)
     assert (tmp_path / "thesis" / "final.tex").read_text() == "precious"
 
@@ -192,7 +192,7 @@ def test_the_first_of_two_writers_wins(bars, tmp_path):
         if done == 1:
             write(bars.head(3), tmp_path / "store")
 
-    with pytest.raises(FileExistsError, match="already contains a store"):
+    with pytest.raises(FileExistsError, match="already contains a data directory"):
         write(bars, tmp_path / "store", progress=other_writer)
     assert read_summary(tmp_path / "store").rows == 3
     assert [path.name for path in tmp_path.iterdir()] == ["store"]

@@ -1,8 +1,7 @@
 """Linear probes: their labels and inputs, the order of dates, and planted relations that transfer or do not."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from kronos_strategies.heads.probes import (
     transfer,
 )
 from tests.kronos.builders import make_bars, make_panel
+from tests.kronos_strategies.warm import run_warm
 
 ROOT = Path(__file__).parents[3]
 TINY = ROOT / "tests" / "reference" / "kronos_tiny"
@@ -166,11 +166,11 @@ def test_the_script_writes_a_table_and_reads_hidden_states_again(tmp_path):
     markets = {"one": {"train": one | train, "test": one | test}, "two": {"test": two | test | {"every": 4}}}
     (tmp_path / "markets.yaml").write_text(yaml.safe_dump(markets))
     command = [
-        sys.executable, ROOT / "backtests" / "transfer_across_markets.py", "--data", tmp_path, "--markets",
+        ROOT / "backtests" / "transfer_across_markets.py", "--data", tmp_path, "--markets",
         tmp_path / "markets.yaml", "--model", TINY, "--lookback", "30", "--windows", "60", "--horizon", "3",
         "--device", "cpu", "--store", tmp_path / "store", "--output", tmp_path / "out",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_warm(command, tmp_path, os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out" / "transfer.json").read_text())["scores"]
     assert {(s["trained_on"], s["tested_on"]) for s in found} == {("one", "one"), ("one", "two")}
@@ -180,5 +180,5 @@ def test_the_script_writes_a_table_and_reads_hidden_states_again(tmp_path):
     )
     stored = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.parquet")}
     assert stored
-    subprocess.run(command, capture_output=True, check=True)
+    assert run_warm(command, tmp_path, os.environ).returncode == 0
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "store").rglob("*.parquet")} == stored

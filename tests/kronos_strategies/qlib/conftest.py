@@ -16,6 +16,7 @@ from mlflow.tracking import MlflowClient
 
 from kronos_strategies.data.qlib_store import write_store
 from kronos_strategies.data.simulate import MarketConfig, SimulatedMarket, simulate_market
+from tests.kronos_strategies.warm import run_warm
 
 CONFIG = Path(__file__).parents[3] / "configs" / "kronos_csi300.yaml"
 TINY = Path(__file__).parents[2] / "reference" / "kronos_tiny"
@@ -112,15 +113,8 @@ def qrun_environment(**settings: str) -> dict[str, str]:
 
 
 def qrun(folder: Path, config: Path = CONFIG, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        qrun_command_line(config),
-        cwd=folder,
-        env=qrun_environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    """Run a workflow as `qrun` does, in a process that has loaded Qlib already."""
+    return run_warm(qrun_command_line(config), folder, qrun_environment(**settings))
 
 
 @pytest.fixture(scope="session")
@@ -130,13 +124,23 @@ def cache(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, cache) -> tuple[subprocess.CompletedProcess[str], Path]:
-    """A month of the simulated market, which does not exist before."""
+    """A month of the simulated market, which does not exist before; the one qrun that loads everything itself."""
     folder = tmp_path_factory.mktemp("run")
     sectors = simulate_market(MarketConfig()).sectors  # of the default market
     pd.DataFrame({"instrument": sectors.index, "industry": sectors.to_numpy()}).to_csv(folder / "sectors.csv")
     span = {"KRONOS_TEST_START": "2023-05-08", "KRONOS_TEST_END": "2023-06-09"}
     more = {"KRONOS_STORE": "forecasts", "KRONOS_INDUSTRY": "sectors.csv"}
-    return qrun(folder, XDG_CACHE_HOME=str(cache), **more, **span), folder
+    environment = qrun_environment(XDG_CACHE_HOME=str(cache), **more, **span)
+    done = subprocess.run(
+        qrun_command_line(),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    return done, folder
 
 
 def artifact_folder(folder: Path) -> Path:

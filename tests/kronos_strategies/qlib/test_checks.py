@@ -66,7 +66,7 @@ def test_rolling_versions_are_calibrated_where_paths_are_sampled(in_store, monke
         ({"LOOKBACK": "600"}, r"lookback=600 is more than the model's context of 512 bars"),
         ({"LOOKBACK": "abc"}, r"lookback='abc' is not a whole number"),
         ({"TEST_START": "June"}, r"start_time='June' is not a date"),
-        ({"TEST_END": "2023-07-31"}, r"backtest .* ends after the store.*to 2023-06-30"),
+        ({"TEST_END": "2023-07-31"}, r"backtest .* ends after the data directory.*to 2023-06-30"),
         ({"TEST_START": "2030-01-01", "TEST_END": "2030-02-01"}, r"has no trading day"),
         (
             {"TEST_START": "2023-06-09", "TEST_END": "2023-05-08"},
@@ -172,7 +172,7 @@ def test_no_benchmark_is_refused_where_qlib_would_look_for_another(
     shutil.copytree(small_store, tmp_path / "store")
     shutil.rmtree(tmp_path / "store" / "features" / "sh000300")
     use_store(tmp_path / "store")
-    with pytest.raises(ValueError, match=r"null as SH000300, which the store lacks.*to market"):
+    with pytest.raises(ValueError, match=r"null as SH000300, which the data directory lacks.*to market"):
         check_task(task)
 
 
@@ -195,9 +195,11 @@ def test_tasks_without_a_class_of_ours_are_left_to_qlib(in_store):
         ({"KRONOS_SAMPLES": "many"}, "samples='many' is not a whole number."),
     ],
 )
-def test_qrun_says_one_sentence_without_a_trace_and_forecasts_nothing(small_store, tmp_path, settings, says):
+def test_qrun_says_one_sentence_without_a_trace_and_forecasts_nothing(
+    small_store, run_folder, settings, says
+):
     process: subprocess.CompletedProcess[str] = qrun(
-        tmp_path, KRONOS_QLIB_DATA=str(small_store), **{**SPAN, **settings}
+        run_folder, KRONOS_QLIB_DATA=str(small_store), **{**SPAN, **settings}
     )
     assert process.returncode == 1
     assert says in process.stderr

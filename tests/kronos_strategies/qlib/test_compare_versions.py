@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.kronos_strategies.warm import run_warm
 
 from .conftest import TINY
 
@@ -22,15 +22,9 @@ def test_two_checkpoints_and_two_settings_are_trained_forecast_and_compared(
     (tmp_path / "out").mkdir()
     shutil.copy(empty_record, tmp_path / "out" / "mlflow.db")
     size = ("--steps", "2", "--samples", "2", "--hold", "2", "--gate", "rank_ic>=-1")
-    process = subprocess.run(
-        [sys.executable, SCRIPT, "--model", TINY, "--data", small_store, *span, *size, "--output", "out"],
-        cwd=tmp_path,
-        env={**{k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("KRONOS_")}
+    words = [SCRIPT, "--model", TINY, "--data", small_store, *span, *size, "--output", "out"]
+    process = run_warm(words, tmp_path, {**ours, "OMP_NUM_THREADS": "1"})
     assert process.returncode == 0, process.stderr[-3000:]
     result = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert result["versions"] == ["first", "first narrowed", "second", "second narrowed"]

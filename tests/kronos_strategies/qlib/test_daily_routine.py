@@ -18,7 +18,7 @@ def routine() -> str:
 
 
 def test_new_bars_become_todays_scores_and_orders(small_store, tmp_path, capsys):
-    code = routine().replace("~/store", str(small_store)).replace("~/forecasts", str(tmp_path / "forecasts"))
+    code = routine().replace("~/csi300", str(small_store)).replace("~/forecasts", str(tmp_path / "forecasts"))
     code = code.replace("SH600000", "SH609001").replace("SH600036", "SZ009003").replace("topk=50", "topk=4")
     assert code != routine()
     names: dict = {}

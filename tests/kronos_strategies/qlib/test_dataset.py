@@ -1,6 +1,5 @@
+import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -12,6 +11,7 @@ from qlib.data.filter import NameDFilter
 from kronos_strategies.qlib.data_access import traded_bars
 from kronos_strategies.qlib.dataset import KronosDataset
 from kronos_strategies.qlib.model import KronosModel
+from tests.kronos_strategies.warm import run_warm
 
 from .conftest import TINY, use_store
 
@@ -218,7 +218,10 @@ def test_instruments_may_be_a_list_a_dict_or_a_market_with_filters(in_store):
             {"segments": {"test": ("2023-03-31", "2023-03-01")}},
             r"has no trading day: it starts on 2023-03-31 and ends on",
         ),
-        ({"segments": {"test": ("2019-01-01", "2023-03-01")}}, r"starts on 2019-01-01, before the store"),
+        (
+            {"segments": {"test": ("2019-01-01", "2023-03-01")}},
+            r"starts on 2019-01-01, before the data directory",
+        ),
     ],
 )
 def test_requests_that_the_store_cannot_serve_are_refused_in_one_sentence(in_store, change, says):
@@ -233,9 +236,10 @@ def test_the_store_may_be_given_by_frequency(small_store):
         dataset(freq="60min")
 
 
-def test_before_qlib_is_initialized_one_sentence_says_so():
+def test_before_qlib_is_initialized_one_sentence_says_so(tmp_path):
     code = "from kronos_strategies.qlib.dataset import KronosDataset; KronosDataset({'test': ('2023-01-03', None)})"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    (tmp_path / "script.py").write_text(code)
+    process = run_warm([tmp_path / "script.py"], tmp_path, os.environ)
     assert "ValueError: Qlib is not initialized. Call qlib.init(" in process.stderr
 
 

@@ -5,6 +5,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from kronos_strategies.qlib.experiment import prepare_database
+from tests.kronos_strategies.warm import Script
 
 from .conftest import CONFIG, TINY
 
@@ -19,18 +21,21 @@ BIN = Path(sys.executable).parent
 SPAN = ("2023-05-08", "2023-05-10")
 RECORD = """
 import sys, time
+from pathlib import Path
 from kronos_strategies.qlib.experiment import KronosExpManager
-while time.time() < float(sys.argv[1]): pass
+Path(f"ready-{sys.argv[1]}").touch()
+while not Path("go").exists():
+    time.sleep(0.001)
 manager = KronosExpManager("sqlite:///mlflow.db", "kronos")
 manager.start_exp(experiment_name="kronos")
 manager.end_exp("FINISHED")
 """
 
 
-def ended(processes: list[subprocess.Popen]) -> None:
-    for process in processes:
-        _, err = process.communicate(timeout=600)
-        assert process.returncode == 0, err[-3000:]
+def ended(scripts: list[Script]) -> None:
+    for script in scripts:
+        done = script.finished()
+        assert done.returncode == 0, done.stderr[-3000:]
 
 
 def statuses(folder: Path) -> list[str]:
@@ -39,24 +44,24 @@ def statuses(folder: Path) -> list[str]:
     return [run.info.status for run in client.search_runs(experiments)]
 
 
-def start(command: list[object], folder: Path, **settings: str) -> subprocess.Popen:
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("KRONOS_", "MLFLOW_"))}
-    return subprocess.Popen(
-        [str(word) for word in command],
-        cwd=folder,
-        env={**ours, **settings},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("KRONOS_", "MLFLOW_"))}
+
+
+def start(command: list[object], folder: Path, **settings: str) -> Script:
+    return Script(command, folder, {**environment(), **settings})
 
 
 @pytest.mark.slow
 def test_processes_that_start_at_the_same_time_create_one_tracking_store(tmp_path):
-    import time
-
-    moment = time.time() + 15  # all have loaded MLflow by then
-    ended([start([sys.executable, "-c", RECORD, moment], tmp_path) for _ in range(3)])
+    (tmp_path / "record.py").write_text(RECORD)
+    scripts = [start(["record.py", number], tmp_path) for number in range(3)]
+    deadline = time.monotonic() + 300
+    while len(list(tmp_path.glob("ready-*"))) < 3:
+        assert time.monotonic() < deadline, "three processes did not start within five minutes"
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    ended(scripts)
     assert statuses(tmp_path) == ["FINISHED"] * 3
 
 
@@ -91,7 +96,12 @@ if __name__ == "__main__":
 
 def test_qlibs_default_store_of_files_works_from_a_script(small_store, tmp_path):
     (tmp_path / "script.py").write_text(FILES)
-    ended([start([sys.executable, "script.py", small_store, TINY], tmp_path)])
+    # Not forked: that Qlib may use its store depends on the order of what a process loads.
+    command = [sys.executable, "script.py", small_store, TINY]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     assert len(list(tmp_path.glob("mlruns/*/*/artifacts/pred.pkl"))) == 1
 
 

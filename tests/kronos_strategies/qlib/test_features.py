@@ -148,13 +148,13 @@ def test_a_model_learns_from_no_label_that_is_known_after_its_segment(in_store):
 
 
 def test_a_purged_dataset_takes_any_handler_if_the_span_of_its_label_is_given(in_store):
-    segments = {"train": SPAN}
+    segments, theirs = {"train": SPAN}, alpha158()
     with pytest.raises(ValueError, match="label_bars of a Alpha158 is unknown"):
-        PurgedDataset(alpha158(), segments)
-    learned = PurgedDataset(alpha158(), segments, label_bars=6).prepare("train", data_key=DataHandlerLP.DK_L)
+        PurgedDataset(theirs, segments)
+    learned = PurgedDataset(theirs, segments, label_bars=6).prepare("train", data_key=DataHandlerLP.DK_L)
     assert learned.index.get_level_values("datetime").max() == pd.Timestamp("2023-03-02")
     with pytest.raises(ValueError, match="No label over 6 bars is known by 2022-01-05"):
-        PurgedDataset(alpha158(), {"train": ("2022-01-03", "2022-01-05")}, 6).prepare(
+        PurgedDataset(theirs, {"train": ("2022-01-03", "2022-01-05")}, 6).prepare(
             "train", data_key=DataHandlerLP.DK_L
         )
 

@@ -98,11 +98,12 @@ def test_without_settings_fit_changes_nothing_and_needs_no_run(recorded):
 
 
 def test_training_ends_with_its_segment_and_validation_lies_within_its_own(recorded, cached):
-    (data,) = fitted(model(), dataset()).tuned.record["data"]
+    record = fitted(model(), dataset()).tuned.record
+    (data,) = record["data"]
     assert "2022-09-01" < data["train_until"] <= "2022-09-30"
     assert data["validate_until"] == data["end"] == "2022-12-30"
     assert data["start"] == "2022-01-03"
-    settings = fitted(model(), dataset()).tuned.record["settings"]
+    settings = record["settings"]
     assert (settings["validate_from"], settings["validate_until"]) == ("2022-10-10", "2022-12-30")
 
 

@@ -1,13 +1,13 @@
 """backtests/head_after_costs.py from start to end, on a small simulated market."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("qlib")
+
+from tests.kronos_strategies.warm import run_warm
 
 pytestmark = pytest.mark.integration
 SCRIPT = Path(__file__).parents[3] / "backtests" / "head_after_costs.py"
@@ -19,11 +19,11 @@ def blocks(small_store, tmp_path_factory) -> dict[str, dict[str, list[str]]]:
     output = tmp_path_factory.mktemp("head_after_costs")
     span = ("--start", "2023-03-01", "--end", "2023-06-16", "--market", "all", "--every", "5")
     grid = ("--hold", "5", "10", "--topk", "4", "8", "--rank-buffer", "0", "3", "--qlib", "5:4:0", "10:8:3")
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--data", small_store, "--store", output / "store", *span, *grid,
-         "--device", "cpu", "--output", output],
-        capture_output=True, text=True, check=False, cwd=output, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    words = [
+        SCRIPT, "--data", small_store, "--store", output / "store", *span, *grid, "--device", "cpu",
+        "--output", output,
+    ]  # fmt: skip
+    done = run_warm(words, output, {**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Best of 8 settings" in done.stdout
     found: dict[str, dict[str, list[str]]] = {}

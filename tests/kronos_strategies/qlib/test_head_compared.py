@@ -1,8 +1,7 @@
 """backtests/head_compared.py from start to end, in small."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +9,8 @@ import pytest
 
 pytest.importorskip("qlib")
 pytest.importorskip("lightgbm")
+
+from tests.kronos_strategies.warm import run_warm
 
 from .conftest import TINY
 
@@ -31,11 +32,11 @@ def test_a_head_is_compared_with_paths_and_bar_features_and_their_means(small_st
         "2",
         "--no-alpha158",
     )
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--data", small_store, "--market", "all", "--model", TINY, *span, *fit, *size,
-         "--device", "cpu", "--output", output],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    words = [
+        SCRIPT, "--data", small_store, "--market", "all", "--model", TINY, *span, *fit, *size,
+        "--device", "cpu", "--output", output,
+    ]  # fmt: skip
+    done = run_warm(words, tmp_path, os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((output / "compare.json").read_text())
     names = ["head", "paths", "bar features"]

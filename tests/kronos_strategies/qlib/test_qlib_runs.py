@@ -134,7 +134,7 @@ def test_versions_are_compared_by_any_of_these_names(inside, capsys):
 
 def test_a_run_is_reported_with_its_own_backtest(inside, capsys, tmp_path):
     run_id, artifacts = run_of(inside, "plain")
-    code, out, err = command(capsys, "report", run_id, "--to", tmp_path / "report")
+    code, out, err = command(capsys, "report", run_id, "--output", tmp_path / "report")
     assert code == 0, err
     assert "LGBModel" in out
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
@@ -165,7 +165,7 @@ def test_our_record_works_after_another_model(inside):
 
 def test_a_run_is_reported_by_its_prediction_too(inside, capsys, tmp_path):
     _, artifacts = run_of(inside, "plain")
-    code, _, err = command(capsys, "report", artifacts / "pred.pkl", "--to", tmp_path / "report")
+    code, _, err = command(capsys, "report", artifacts / "pred.pkl", "--output", tmp_path / "report")
     assert code == 0, err
     assert json.loads((tmp_path / "report" / "metrics.json").read_text())["rank_ic"] is not None
 

@@ -1,8 +1,8 @@
 """`qrun configs/kronos_csi300.yaml` as a user runs it: a process of its own, in an empty folder."""
 
 import json
+import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from kronos_strategies.run_artifacts import RunArtifacts
 from kronos_strategies.store import ForecastStore
+from tests.kronos_strategies.warm import run_warm
 
 from .conftest import artifact_folder, qrun
 
@@ -127,17 +128,9 @@ def test_a_wrong_store_fails_with_one_sentence_that_helps(tmp_path):
 def test_the_same_file_runs_on_real_csi300_bars(shared_data, run_folder):
     store, prices, index = run_folder / "csi300", "csi300_2020_2023.parquet", "csi_index_2005_2023.parquet"
     kronos = Path(sys.executable).parent / "kronos"
-    command = [
-        kronos,
-        "data",
-        "import",
-        shared_data / prices,
-        "--benchmark",
-        shared_data / index,
-        "--to",
-        store,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    files = (shared_data / prices, "--benchmark", shared_data / index)
+    imported = run_warm([kronos, "data", "import", *files, "--to", store], run_folder, os.environ)
+    assert imported.returncode == 0, imported.stderr[-3000:]
     span = {"KRONOS_TEST_START": "2022-03-01", "KRONOS_TEST_END": "2022-03-31"}
     process = qrun(run_folder, KRONOS_QLIB_DATA=str(store), **span)
     assert process.returncode == 0, process.stderr[-3000:]

@@ -2,9 +2,9 @@
 
 import pickle
 import shutil
-import signal
-import subprocess
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from kronos_strategies.qlib.model import KronosModel
 from kronos_strategies.qlib.rolling import FITTED_TO, RollingModel
 from kronos_strategies.run_artifacts import RunArtifacts
 from tests.kronos_strategies.cli.conftest import run
+from tests.kronos_strategies.warm import Script
 
 from .conftest import CONFIG, TINY, qrun, qrun_command_line, qrun_environment, record_with, store_of
 
@@ -41,10 +42,16 @@ SEGMENTS = {
 STEP = 15
 
 
+@pytest.fixture(scope="module")
+def bars_cache(tmp_path_factory):
+    """Where training bars are kept, of which each version reads others."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def runs(recorded, tmp_path, monkeypatch):
-    """Runs are recorded in a folder of their own, as are training bars."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def runs(recorded, bars_cache, monkeypatch):
+    """Runs are recorded in a folder of their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(bars_cache))
     return recorded
 
 
@@ -65,6 +72,41 @@ def spans(made: RollingModel, asked: KronosDataset, name: str) -> list[tuple[pd.
     return [task["dataset"]["kwargs"]["segments"][name] for task in made.tasks(asked)]
 
 
+class Fitted(NamedTuple):
+    """Versions with weights, a head and a calibration of their own, as a run of Qlib has fitted them."""
+
+    folder: Path
+    versions: RollingModel
+    outer: str
+    active_after: str
+
+
+@pytest.fixture(scope="module")
+def fitted(small_store, empty_record, bars_cache, tmp_path_factory) -> Fitted:
+    """Three versions, fitted once for the tests that only read them."""
+    folder = tmp_path_factory.mktemp("fitted")
+    shutil.copy(empty_record, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(bars_cache))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        record_with(small_store)
+        more = {"fit_head": "ridge", "fit_every": 4, "fit_calibration": {"every": 2}}
+        made = rolling(samples=4, prediction="signals", **more)
+        with R.start(experiment_name="outer"):
+            outer = R.get_recorder().id
+            made.fit(dataset())
+            return Fitted(folder, made, outer, R.get_recorder().id)
+
+
+@pytest.fixture
+def read(fitted, small_store, monkeypatch) -> Fitted:
+    """The fitted versions, where Qlib finds their runs."""
+    monkeypatch.chdir(fitted.folder)
+    record_with(small_store)
+    return fitted
+
+
 @pytest.mark.parametrize(("rtype", "starts"), [("expanding", {0}), ("sliding", {0, 15, 30})])
 def test_each_version_is_fitted_on_the_past_of_the_next_dates(in_store, rtype, starts):
     made, asked = rolling(rtype=rtype), dataset()
@@ -83,29 +125,29 @@ def test_the_last_version_may_begin_anywhere_near_the_end_of_the_calendar(in_sto
     calendar = pd.DatetimeIndex(D.calendar(future=True))
     last = pd.Timestamp(D.calendar()[-1])
     first = calendar[calendar.get_loc(last) - 4]
+    asked = dataset(segments={**SEGMENTS, "test": (first, None)})
     for step in range(1, len(calendar) - calendar.get_loc(last) + 6):
-        test = spans(rolling(step), dataset(segments={**SEGMENTS, "test": (first, None)}), "test")
+        test = spans(rolling(step), asked, "test")
         assert test[0][0] == first
         assert test[-1][1] == last
 
 
-def test_every_date_is_scored_by_its_own_version_alone(runs):
-    made, asked = rolling(), dataset()
-    made.fit(asked)
+def test_every_date_is_scored_by_its_own_version_alone(read):
+    made, asked = read.versions, dataset()
     scored = made.predict(asked)
     assert scored.index.equals(asked.windows().index)
     for version, (first, last) in zip(made.versions, spans(made, asked, "test"), strict=True):
         assert version.first == first
         own = version.model.predict(asked, slice(first, last))
-        pd.testing.assert_series_equal(scored.loc[first:last], own)
+        pd.testing.assert_frame_equal(scored.loc[first:last], own)
     weights = [version.model.current_provenance().weights_sha256 for version in made.versions]
     assert len(set(weights)) == 3
     # A pickle has the versions, and scores later dates by the last one.
     restored = pickle.loads(pickle.dumps(made))
-    pd.testing.assert_series_equal(restored.predict(asked), scored)
+    pd.testing.assert_frame_equal(restored.predict(asked), scored)
     newest = made.versions[-1]
     later = slice(newest.first, "2023-03-10")
-    pd.testing.assert_series_equal(restored.predict(asked, later), newest.model.predict(asked, later))
+    pd.testing.assert_frame_equal(restored.predict(asked, later), newest.model.predict(asked, later))
     with pytest.raises(ValueError, match="first version scores from 2023-01-03, and 2022-12-30 is earlier"):
         made.predict(asked, slice("2022-12-30", "2023-01-10"))
 
@@ -154,12 +196,9 @@ def test_recorded_versions_are_not_fitted_again(runs, monkeypatch):
     assert {version.model.store for version in longer.versions} == {"kept"}
 
 
-def test_each_version_is_a_run_with_its_dates_hashes_and_parent(runs):
-    made, asked = rolling(fit_head="ridge", fit_every=4, fit_calibration={"every": 2}), dataset()
-    with R.start(experiment_name="outer"):
-        outer = R.get_recorder().id
-        made.fit(asked)
-        assert R.get_recorder().id == outer, "the outer run is active again"
+def test_each_version_is_a_run_with_its_dates_hashes_and_parent(read):
+    made, asked, outer = read.versions, dataset(), read.outer
+    assert read.active_after == outer, "the outer run is active again"
     client = MlflowClient(R.exp_manager.uri)
     for version, task in zip(made.versions, made.tasks(asked), strict=True):
         run = client.get_run(version.run_id)
@@ -212,9 +251,8 @@ def test_warnings_name_the_dates_of_the_versions_that_have_seen_them(runs, tmp_p
         assert pd.Timestamp(version.model.current_provenance().trained_until) < version.first
 
 
-def test_the_report_reads_each_forecast_with_the_calibration_of_its_version(runs):
-    made, asked = rolling(samples=4, fit_calibration={"every": 2}), dataset()
-    made.fit(asked)
+def test_the_report_reads_each_forecast_with_the_calibration_of_its_version(read):
+    made, asked = read.versions, dataset()
     scored = made.scored(asked)
     assert len(scored.forecasts) == len(asked.windows().index.unique("datetime"))
     used = {forecast.index[0][0]: scored.postprocess(forecast).calibration for forecast in scored.forecasts}
@@ -254,23 +292,12 @@ def test_settings_that_cannot_roll_are_refused_in_one_sentence(in_store):
 def settings(store, **more: str) -> dict[str, str]:
     """Settings of `configs/kronos_rolling.yaml` on the small store: three versions of two steps."""
     return {
-        "KRONOS_QLIB_DATA": str(store),
-        "KRONOS_MARKET": "all",
-        "KRONOS_TOPK": "4",
-        "KRONOS_N_DROP": "1",
-        "KRONOS_LOOKBACK": "30",
-        "KRONOS_HOLD": "1",
-        "KRONOS_TRAIN_START": "2022-01-03",
-        "KRONOS_TRAIN_END": "2022-09-30",
-        "KRONOS_VALID_END": "2022-12-30",
-        "KRONOS_TEST_START": "2023-01-03",
-        "KRONOS_TEST_END": "2023-02-17",
-        "KRONOS_STEP": "15",
-        "KRONOS_MAX_STEPS": "2",
-        "KRONOS_VALIDATE_EVERY": "2",
-        "XDG_CACHE_HOME": "cache",
-        **more,
-    }
+        "KRONOS_QLIB_DATA": str(store), "KRONOS_MARKET": "all", "KRONOS_TOPK": "4", "KRONOS_N_DROP": "1",
+        "KRONOS_LOOKBACK": "30", "KRONOS_HOLD": "1",
+        "KRONOS_TRAIN_START": "2022-01-03", "KRONOS_TRAIN_END": "2022-09-30", "KRONOS_VALID_END": "2022-12-30",
+        "KRONOS_TEST_START": "2023-01-03", "KRONOS_TEST_END": "2023-02-17", "KRONOS_STEP": "15",
+        "KRONOS_MAX_STEPS": "2", "KRONOS_VALIDATE_EVERY": "2", "XDG_CACHE_HOME": "cache", **more,
+    }  # fmt: skip
 
 
 def finished_versions(folder) -> list[str]:
@@ -289,19 +316,14 @@ def test_qrun_walks_forward_continues_after_a_kill_and_is_compared_with_the_froz
     small_store, recorded, capsys
 ):
     folder, config_file = recorded, CONFIG.with_name("kronos_rolling.yaml")
-    process = subprocess.Popen(
-        qrun_command_line(config_file),
-        cwd=folder,
-        env=qrun_environment(**settings(small_store)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    environment = qrun_environment(**settings(small_store))
+    process = Script(qrun_command_line(config_file), folder, environment)
     deadline = time.monotonic() + 300
     while not (before := finished_versions(folder)) and process.poll() is None:
         assert time.monotonic() < deadline, "no version was recorded within five minutes"
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        time.sleep(0.1)
+    process.kill()
+    process.finished()
     assert before
     rerun = qrun(folder, config_file, **settings(small_store))
     assert rerun.returncode == 0, rerun.stderr[-3000:]

@@ -1,8 +1,7 @@
 """backtests/score_head.py from start to end, on a small simulated market."""
 
 import json
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ pytest.importorskip("qlib")
 
 from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.qlib.artifacts import read_price_panel
+from tests.kronos_strategies.warm import run_warm
 
 from .conftest import use_store
 
@@ -37,11 +37,11 @@ def written(small_store, tmp_path_factory) -> Path:
         "--paths-every",
         "3",
     )
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--data", small_store, "--store", output / "store", "--market", "all", *span,
-         "--device", "cpu", "--output", output],
-        capture_output=True, text=True, check=False, cwd=output,
-    )  # fmt: skip
+    words = [
+        SCRIPT, "--data", small_store, "--store", output / "store", "--market", "all", *span,
+        "--device", "cpu", "--output", output,
+    ]  # fmt: skip
+    done = run_warm(words, output, os.environ)
     assert done.returncode == 0, done.stderr[-3000:]
     return output
 

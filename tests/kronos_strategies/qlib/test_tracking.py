@@ -112,7 +112,7 @@ def test_an_instrument_of_two_industries_is_refused(tmp_path):
 def test_report_makes_the_same_page_again_by_id_and_by_folder(run_id, inside, capsys, tmp_path):
     logged = (artifact_folder(inside) / "report.html").read_bytes()
     for name in (run_id[:8], str(artifact_folder(inside))):
-        code, out, err = command(capsys, "report", name, "--to", tmp_path / name[:4].strip("/"))
+        code, out, err = command(capsys, "report", name, "--output", tmp_path / name[:4].strip("/"))
         assert (code, err) == (0, "")
         assert "RankIC" in out
         assert (tmp_path / name[:4].strip("/") / "report.html").read_bytes() == logged
@@ -155,7 +155,7 @@ def test_kronos_forecast_is_on_record_and_compares_by_its_id(run_id, inside, cap
 
 def test_a_run_can_be_reported_together_with_another(run_id, inside, capsys, tmp_path):
     (store,) = (inside / "forecasts").glob("*/*")
-    code, _, err = command(capsys, "report", run_id, "--compare-with", f"again={store}", "--to", tmp_path)
+    code, _, err = command(capsys, "report", run_id, "--compare-with", f"again={store}", "--output", tmp_path)
     assert code == 0, err
     page = (tmp_path / "report.html").read_text()
     assert 'id="versions"' in page

@@ -197,7 +197,7 @@ def test_events_can_be_followed_from_where_a_connection_broke(
     assert rest == whole.text[whole.text.index("id: 5") :]
 
 
-def test_a_forecast_is_cancelled_between_instruments_while_the_rest_answers(
+def test_a_forecast_is_canceled_between_instruments_while_the_rest_answers(
     client: TestClient, runner: JobRunner, gate: threading.Event
 ) -> None:
     gate.clear()
@@ -208,7 +208,7 @@ def test_a_forecast_is_cancelled_between_instruments_while_the_rest_answers(
     assert client.delete(f"/api/forecasts/{key}").status_code == 202
     gate.set()
     ended(runner, key)
-    assert client.get(f"/api/forecasts/{key}/events").text.rstrip().endswith("event: cancelled\ndata: {}")
+    assert client.get(f"/api/forecasts/{key}/events").text.rstrip().endswith("event: canceled\ndata: {}")
     assert [row[0] for row in client.get(f"/api/forecasts/{key}").json()["rows"]] == ["AAA"]
 
 

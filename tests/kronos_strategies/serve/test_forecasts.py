@@ -17,7 +17,7 @@ from kronos_strategies.forecast_view.run import forecast_bars
 from kronos_strategies.forecast_view.summary import forecast_steps
 from kronos_strategies.serve.data import offer_data
 from kronos_strategies.serve.forecasts import ForecastRequest, Forecasts
-from kronos_strategies.serve.jobs import Cancelled, Job, JobRunner
+from kronos_strategies.serve.jobs import Canceled, Job, JobRunner
 from tests.kronos.builders import make_bars
 
 from .conftest import HOSTILE, NAMES, TINY, asked, ended, load
@@ -158,9 +158,9 @@ def test_a_chart_carries_no_markup_of_a_name(client: TestClient, forecast: Calla
     assert "<img" not in figure
 
 
-def test_a_cancelled_forecast_keeps_the_chosen_instrument(forecasts: Forecasts) -> None:
+def test_a_canceled_forecast_keeps_the_chosen_instrument(forecasts: Forecasts) -> None:
     job = Stopped()
-    with pytest.raises(Cancelled):
+    with pytest.raises(Canceled):
         forecasts.run(ForecastRequest(**asked(rank=True)), job)
     assert job.result.whole.table.index.get_level_values("instrument").tolist() == ["AAA"]
 

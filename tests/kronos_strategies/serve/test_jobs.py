@@ -45,23 +45,23 @@ def test_one_job_runs_at_a_time(runner: JobRunner) -> None:
     assert ended(runner, runner.start(lambda job: None).id) is not job
 
 
-def test_a_cancelled_job_ends_at_its_next_step(runner: JobRunner) -> None:
+def test_a_canceled_job_ends_at_its_next_step(runner: JobRunner) -> None:
     steps = []
 
     def work(job: Job) -> None:
         for step in range(10**9):
             job.progress(step, 10**9)
             steps.append(step)
-            assert cancelled.wait(LIMIT)
+            assert canceled.wait(LIMIT)
 
-    cancelled = threading.Event()
+    canceled = threading.Event()
     job = runner.start(work)
     wait_for(lambda: steps)
     job.cancel()
-    cancelled.set()
+    canceled.set()
     ended(runner, job.id)
     assert steps == [0]
-    assert [event.name for event in events_of(job) if event] == ["progress", "cancelled"]
+    assert [event.name for event in events_of(job) if event] == ["progress", "canceled"]
 
 
 @pytest.mark.parametrize(

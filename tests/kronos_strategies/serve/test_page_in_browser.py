@@ -128,7 +128,7 @@ def test_hostile_names_stay_text(opened):
     assert page.get_log("browser") == []
 
 
-def test_a_running_forecast_shows_its_progress_and_is_cancelled(opened, gate: threading.Event):
+def test_a_running_forecast_shows_its_progress_and_is_canceled(opened, gate: threading.Event):
     page = opened()
     gate.clear()
     choose(page, horizon="5", samples="19", lookback="30")
@@ -137,9 +137,9 @@ def test_a_running_forecast_shows_its_progress_and_is_cancelled(opened, gate: th
     assert page.find_element("id", "progress").is_displayed()
     assert not page.find_element("id", "start").is_enabled()
     page.find_element("id", "cancel").click()
-    until(page, lambda: status(page) == "Cancelling…")
+    until(page, lambda: status(page) == "Canceling…")
     gate.set()
-    until(page, lambda: status(page).startswith("Cancelled: the table has the chosen instrument only"))
+    until(page, lambda: status(page).startswith("Canceled: the table has the chosen instrument only"))
     assert ranked(page) == ["AAA"]
     assert not page.find_element("id", "progress").is_displayed()
     assert page.find_element("id", "start").is_enabled()
