@@ -1,5 +1,6 @@
 """Fixtures and hooks of all tests."""
 
+import gc
 import os
 import sys
 from collections.abc import Generator
@@ -65,6 +66,18 @@ def refuse_processes(event: str, arguments: tuple) -> None:
 
 
 sys.addaudithook(refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """The garbage collector skips what the test files import: a million objects, half a second in each full run."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from kronos.bars import stamps
 from kronos.config import SampleConfig
-from kronos.forecast import Forecast, step_seconds
+from kronos.forecast import Forecast, Provenance, step_seconds
 from kronos.panels import KEYS
 from kronos.paths import Candles
 from kronos.postprocessing import PathOptions, Postprocessing
@@ -112,16 +112,18 @@ class ForecastSettings:
         """Levels that some signals refer to."""
         return PathSignalSettings(self.tail, self.take_profit, self.stop_loss, self.drawdown)
 
-    def postprocessing(self, spacing: float | None = None) -> Postprocessing:
+    def postprocessing(self, spacing: float | None = None, known: Provenance | None = None) -> Postprocessing:
         """Postprocessing of the paths of windows with `spacing` seconds between bars, None if unknown.
+
+        `known` is the provenance of the forecasts; finding it compares all weights with those of the checkpoint.
 
         Raises:
             FileNotFoundError: the calibration does not exist.
             ValueError: the named calibration does not fit the forecast.
         """
         predictor = self.predictor()
-        provenance = predictor.provenance(self.sampling(), "")
-        return self.options.resolve(predictor.calibration, provenance, self.horizon, spacing)
+        known = known or predictor.provenance(self.sampling(), "")
+        return self.options.resolve(predictor.calibration, known, self.horizon, spacing)
 
     def predictor(self) -> Forecaster:
         """The model, loaded once per process."""
@@ -187,7 +189,8 @@ class ForecastSettings:
     def band_factors(self, windows: Windows, level: float) -> np.ndarray:
         """(N,) multipliers of the band's half-widths at the horizon, see `Forecast.band_factors`."""
         factors = np.ones(len(windows))
-        for rows, post in self._by_spacing(windows.index, windows.future):
+        known = self.predictor().provenance(self.sampling(), "")
+        for rows, post in self._by_spacing(windows.index, windows.future, known):
             if post.calibration is not None:
                 keys = windows.index[rows]
                 factors[rows] = post.calibration.band_factors(level, keys, self.horizon)[:, -1]
@@ -203,9 +206,9 @@ class ForecastSettings:
             parts = iter_forecasts(predictor, missing, sampling, lambda done, _: report(done))
             return np.concatenate([self._statistics_of(forecast, bars) for forecast in parts])
 
-        post = self.postprocessing()
-        calibration = None if post.calibration is None else post.calibration.id
         provenance = predictor.provenance(sampling, "")
+        post = self.postprocessing(known=provenance)
+        calibration = None if post.calibration is None else post.calibration.id
         inputs = provenance, calibration, post.limits, post.candles, self.levels, bars
         key = inputs if provenance.weights_sha256 else None
         by_instrument = post.calibration is not None or post.limits is not None
@@ -229,7 +232,7 @@ class ForecastSettings:
         """(N, FINAL_CLOSES + S) statistics of a forecast as sampled, after its postprocessing."""
         parts = [
             (rows, path_statistics(post(forecast[rows]), self.levels, bars))
-            for rows, post in self._by_spacing(forecast.index, forecast.timestamps)
+            for rows, post in self._by_spacing(forecast.index, forecast.timestamps, forecast.provenance)
         ]
         found = np.empty((len(forecast), parts[0][1].shape[1]))
         for rows, part in parts:
@@ -237,7 +240,7 @@ class ForecastSettings:
         return found
 
     def _by_spacing(
-        self, keys: pd.MultiIndex, future: np.ndarray
+        self, keys: pd.MultiIndex, future: np.ndarray, known: Provenance
     ) -> Iterator[tuple[np.ndarray, Postprocessing]]:
         """Rows of windows with the same seconds between bars, and the postprocessing of their paths.
 
@@ -246,7 +249,7 @@ class ForecastSettings:
         dates = pd.DatetimeIndex(keys.get_level_values("datetime")).to_numpy("datetime64[ns]")
         spacings, group = np.unique(step_seconds(dates, future), return_inverse=True)
         for number, spacing in enumerate(spacings):
-            yield group == number, self.postprocessing(None if np.isnan(spacing) else float(spacing))
+            yield group == number, self.postprocessing(None if np.isnan(spacing) else float(spacing), known)
 
 
 _CACHE: dict[Hashable, dict[bytes, np.ndarray]] = {}

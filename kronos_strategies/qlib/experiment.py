@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from traceback import walk_tb
 from types import TracebackType
 from urllib.parse import urlparse
@@ -27,10 +29,12 @@ from qlib.workflow.exp import MLflowExperiment
 from qlib.workflow.expm import MLflowExpManager
 from qlib.workflow.recorder import MLflowRecorder
 from qlib.workflow.utils import experiment_exception_hook
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 import kronos
 import kronos_strategies
-from kronos.utils import USER_ERRORS, collect_less, explain_write_errors
+from kronos.utils import USER_ERRORS, collect_less, explain_write_errors, write_atomic
 
 TRACKING = "sqlite:///mlflow.db"  # default, in the working directory
 SQLITE = "sqlite:///"
@@ -56,16 +60,53 @@ def prepare_database(tracking: str) -> None:
     """Create or upgrade the database of an MLflow tracking store under a lock.
 
     MLflow itself does not lock: if two processes create the database at once, one fails on incomplete tables.
+
+    Args:
+        tracking: address of the store, absolute; nothing is done for one that is not a file of SQLite.
+
+    Raises:
+        OSError: the database cannot be written; one sentence that names it.
     """
     if not tracking.startswith(SQLITE):
         return
-    file = Path(tracking.removeprefix(SQLITE))
+    file = Path(tracking.removeprefix(SQLITE).partition("?")[0])
     lock = FileLock(f"{file}.lock")
     with explain_write_errors(file, INSTEAD):
         file.parent.mkdir(parents=True, exist_ok=True)
         Path(lock.lock_file).open("a").close()  # without permission, a lock would wait forever
     with lock:
+        if not file.exists():
+            content = new_database()
+            with explain_write_errors(file, INSTEAD):
+                write_atomic(file, content)
         MlflowClient(tracking_uri=tracking).search_experiments(max_results=1)
+
+
+@cache
+def new_database() -> bytes:
+    """The file of an MLflow database without experiments.
+
+    MLflow creates one by its whole history of migrations and waits for the disk after each, for seconds in all.
+    This one is made in a temporary folder without waiting.
+    """
+    # Windows keeps a file that MLflow has open.
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        file = Path(folder).resolve() / "mlflow.db"
+
+        def write_behind(connection: object, _: object) -> None:
+            if isinstance(connection, sqlite3.Connection):
+                (_, _, of), *_ = connection.execute("PRAGMA database_list")
+                if Path(of) == file:
+                    connection.execute("PRAGMA synchronous = OFF")
+
+        event.listen(Engine, "connect", write_behind)
+        try:
+            MlflowClient(tracking_uri=f"{SQLITE}{file}").search_experiments(max_results=1)
+        finally:
+            event.remove(Engine, "connect", write_behind)
+        with closing(sqlite3.connect(file)) as connection, connection:
+            connection.execute("DELETE FROM experiments")  # the default one has its artifacts in this folder
+        return file.read_bytes()
 
 
 def local_path(uri: str) -> Path | None:

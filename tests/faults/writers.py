@@ -15,6 +15,7 @@ import resource
 import sys
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,8 @@ def training_cache(to: Path) -> None:
 def report(to: Path) -> None:
     from kronos_strategies.report.export import save_report
     from kronos_strategies.report.report import build_report
-    from tests.kronos_strategies.test_run_artifacts import make_artifacts
 
-    save_report(build_report(make_artifacts()), to)
+    save_report(build_report(_artifacts()), to)
 
 
 def forecast_page(to: Path) -> None:
@@ -125,9 +125,7 @@ def forecast_table(to: Path) -> None:
 
 
 def run_artifacts(to: Path) -> None:
-    from tests.kronos_strategies.test_run_artifacts import make_artifacts
-
-    make_artifacts().write(to)
+    _artifacts().write(to)
 
 
 def workflow_files(to: Path) -> None:
@@ -143,6 +141,14 @@ def _predictor() -> Any:
     return KronosPredictor.from_pretrained("kronos-nano", device="cpu")
 
 
+@cache
+def _artifacts() -> Any:
+    from tests.kronos_strategies.test_run_artifacts import make_artifacts
+
+    return make_artifacts()
+
+
+@cache
 def _forecast() -> Any:
     from tests.kronos.builders import make_panel
     from tests.kronos_strategies.forecast_view.conftest import make_forecast
@@ -157,6 +163,13 @@ WRITERS: dict[str, Callable[[Path], None]] = {
         forecast_page, forecast_picture, forecast_table, run_artifacts, workflow_files,
     )
 }  # fmt: skip
+# What the writers import, a second or more each in every process that starts without it.
+LOADED = (
+    *("kronos.training.run", "kronos_strategies.cli", "kronos_strategies.forecast_view.pictures"),
+    *("kronos_strategies.report.export", "kronos_strategies.report.report", "kronos_strategies.store"),
+    *("plotly.graph_objects", "tests.kronos.training.builders", "tests.kronos_strategies.store.conftest"),
+    *("tests.kronos_strategies.forecast_view.conftest", "tests.kronos_strategies.test_run_artifacts"),
+)
 OWN_LIMIT = ("training", "training_cache")  # they write their input first
 SEVERAL_FILES = (
     "data_directory",
@@ -210,7 +223,11 @@ def main() -> None:
 
     folder, found = Path(sys.argv[1]), {}
     torch.set_num_threads(1)
+    for module in LOADED:
+        import_module(module)
     _predictor()
+    _artifacts()
+    _forecast()
     for bytes_ in map(int, sys.argv[2:]):
         where = folder / str(bytes_)
         names = WRITERS if bytes_ < SMALL else SEVERAL_FILES

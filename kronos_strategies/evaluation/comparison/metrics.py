@@ -29,13 +29,6 @@ from kronos_strategies.evaluation.significance import (
 )
 
 try:
-    from statsmodels.stats.multitest import multipletests
-except ImportError as error:
-    raise MissingExtra(
-        "Holm's correction needs statsmodels: pip install 'kronos-strategies[evaluation]'"
-    ) from error
-
-try:
     from arch.bootstrap import MCS
 except ImportError as error:
     raise MissingExtra(
@@ -233,9 +226,11 @@ def _row(version: str, metric: str, figures: pd.DataFrame, reference: str, overl
 
 def holm(p: np.ndarray) -> np.ndarray:
     """Holm's (1979) adjustment of the defined p-values; NaN stays NaN."""
-    adjusted, defined = np.full(len(p), np.nan), np.isfinite(p)
-    if defined.any():
-        adjusted[defined] = multipletests(p[defined], method="holm")[1]
+    # Not by statsmodels, whose function collects all garbage of the process in each call.
+    adjusted, defined = np.full(len(p), np.nan), np.flatnonzero(np.isfinite(p))
+    ascending = defined[np.argsort(p[defined])]
+    tests_left = np.arange(len(ascending), 0, -1)
+    adjusted[ascending] = np.maximum.accumulate(np.minimum(tests_left * p[ascending], 1))
     return adjusted
 
 

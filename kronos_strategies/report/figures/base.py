@@ -159,7 +159,8 @@ def weekly_mean(values: pd.Series) -> pd.Series:
 def iso_dates(index: pd.Index) -> list[str]:
     """ISO dates, with the time of day where bars have one."""
     dates = pd.DatetimeIndex(index)
-    whole_days = bool((dates == dates.normalize()).all())
+    local = dates.tz_localize(None).to_numpy()
+    whole_days = bool((local == local.astype("datetime64[D]")).all())
     return list(dates.strftime("%Y-%m-%d" if whole_days else "%Y-%m-%d %H:%M"))
 
 

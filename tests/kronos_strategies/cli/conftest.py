@@ -1,8 +1,18 @@
 """The command line, run in this process."""
 
+from contextlib import redirect_stderr, suppress
+from io import StringIO
+
 import pytest
 
 from kronos_strategies.cli import main
+
+
+@pytest.fixture(scope="session", autouse=True)
+def gym_loaded():
+    """Gym, which Qlib imports, writes once per process that it is old: not into the output of the first command."""
+    with suppress(ImportError), redirect_stderr(StringIO()):
+        import gym  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

@@ -1,14 +1,18 @@
 """The store of runs, as several processes find it."""
 
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 
+from kronos_strategies.qlib.experiment import prepare_database
 from tests.kronos_strategies.warm import Script
 
 from .conftest import CONFIG, TINY
@@ -99,3 +103,32 @@ def test_qlibs_default_store_of_files_works_from_a_script(small_store, tmp_path)
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list(tmp_path.glob("mlruns/*/*/artifacts/pred.pkl"))) == 1
+
+
+def content(database: Path) -> tuple[dict[str, list[str]], list[tuple]]:
+    """Every table, index and trigger, with its definition line by line; the version of MLflow's schema."""
+    with closing(sqlite3.connect(database)) as connection:
+        schema = connection.execute("SELECT name, coalesce(sql, '') FROM sqlite_master").fetchall()
+        # Migrations write the constraints of a table in any order.
+        lines = {name: sorted(line.strip(" ,\t") for line in sql.splitlines()) for name, sql in schema}
+        return lines, connection.execute("SELECT * FROM alembic_version").fetchall()
+
+
+def test_a_new_database_is_that_of_mlflow_with_its_default_experiment(empty_record, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare_database(f"sqlite:///{tmp_path}/mlflow.db")
+    assert content(tmp_path / "mlflow.db") == content(empty_record)
+    (default,) = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").search_experiments()
+    assert (default.experiment_id, default.name) == ("0", "Default")
+    assert Path(default.artifact_location) == tmp_path / "mlruns" / "0"
+    prepare_database(f"sqlite:///{tmp_path}/other.db?timeout=30")
+    names = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert names == {"mlflow.db", "mlflow.db.lock", "other.db", "other.db.lock"}
+
+
+def test_an_existing_database_keeps_its_runs(empty_record, tmp_path):
+    address = f"sqlite:///{shutil.copy(empty_record, tmp_path)}"
+    MlflowClient(address).create_experiment("mine")
+    prepare_database(address)
+    names = {each.name for each in MlflowClient(address).search_experiments()}
+    assert names == {"mine", "Default"}
