@@ -24,7 +24,7 @@ Names = Annotated[tuple[str, ...], cyclopts.Parameter(negative=(), consume_multi
 
 app = cyclopts.App(
     help="Trade crypto pairs by Kronos, in Backtrader.\n\nFor example: `python backtests/backtrader_crypto.py "
-    "bars.csv --names BTCUSDT ETHUSDT --every 24`",
+    "bars.csv --instruments BTCUSDT ETHUSDT --every 24`",
     version_flags=[],
 )
 
@@ -54,7 +54,7 @@ def backtrader_crypto(
     bars: Path = BARS,
     /,
     *,
-    names: Names = (),
+    instruments: Names = (),
     start: datetime = datetime(2024, 4, 8),
     end: datetime = datetime(2024, 4, 15),
     minutes: int = 5,
@@ -77,7 +77,7 @@ def backtrader_crypto(
 
     Args:
         bars: CSV or parquet.
-        names: pairs to trade; all when omitted.
+        instruments: pairs to trade; all when omitted.
         start: first bar; trading begins once `lookback` bars are seen.
         end: last bar.
         minutes: minutes per bar.
@@ -97,7 +97,7 @@ def backtrader_crypto(
         draw: pair to plot; the most traded one when omitted.
         output: folder of all results, and of the forecasts.
     """
-    panel = read_panel(bars, "all", names, "", start, end)
+    panel = read_panel(bars, "all", instruments, "", start, end)
     settings = {
         "model": model,
         "lookback": lookback,

@@ -27,7 +27,7 @@ from kronos_strategies.data.qlib_bins import read_bars
 from kronos_strategies.data.training import QlibBars
 from kronos_strategies.report.export import show_report
 
-FEW_NAMES = 5  # an IC of fewer instruments is undefined
+FEW_INSTRUMENTS = 5  # an IC of fewer instruments is undefined
 Panel = dict[str, pd.DataFrame]
 
 
@@ -76,25 +76,25 @@ class TopK(KronosRankStrategy):
 def read_panel(
     bars: Path,
     market: str,
-    names: tuple[str, ...],
+    instruments: tuple[str, ...],
     benchmark: str,
     start: datetime | None,
     end: datetime | None,
 ) -> Panel:
-    """Adjusted bars by name, without bars that have no price; includes the benchmark's.
+    """Adjusted bars by instrument, without bars that have no price; includes the benchmark's.
 
     Args:
         bars: Qlib data directory, CSV or parquet file, or folder of such files.
         market: universe of a Qlib data directory.
-        names: instruments to load; all when empty.
+        instruments: those to load; all when empty.
         benchmark: instrument to load in addition; "" for none.
         start, end: first and last time.
 
     Raises:
         ValueError: no bars are left.
     """
-    among = bool(names and benchmark) and not is_qlib_directory(bars)
-    wanted = (*names, benchmark) if among else names
+    among = bool(instruments and benchmark) and not is_qlib_directory(bars)
+    wanted = (*instruments, benchmark) if among else instruments
     reader = open_reader(Source(bars, market=market, instruments=wanted), QlibBars)
     panel = {each.instrument: each.bars for each in reader.series()}
     if benchmark and benchmark not in panel:
@@ -148,8 +148,10 @@ def run(
     cerebro.addstrategy(strategy, **settings)
     cerebro.addobserver(Account)
     cerebro.addobservermulti(Trades, barplot=True)
-    cerebro.addanalyzer(KronosTearSheet, _name="sheet", min_names=FEW_NAMES, **sheet)
-    cerebro.addanalyzer(InformationCoefficient, _name="ic", signal=sheet["signal"], min_names=FEW_NAMES)
+    cerebro.addanalyzer(KronosTearSheet, _name="sheet", min_instruments=FEW_INSTRUMENTS, **sheet)
+    cerebro.addanalyzer(
+        InformationCoefficient, _name="ic", signal=sheet["signal"], min_instruments=FEW_INSTRUMENTS
+    )
     return cerebro.run()[0]
 
 
@@ -162,7 +164,7 @@ def finish(strategy: bt.Strategy, output: Path) -> None:
     found = strategy.analyzers.ic.get_analysis()
     rank = found["rank_ic_test"]
     Console().print(
-        f"RankIC across {FEW_NAMES} or more instruments, {found['label']}: {rank['mean']:+.4f} (95 % "
+        f"RankIC across {FEW_INSTRUMENTS} or more instruments, {found['label']}: {rank['mean']:+.4f} (95 % "
         f"{rank['low']:+.4f} to {rank['high']:+.4f}, t {rank['t']:+.2f}) on {rank['dates']} dates.",
         soft_wrap=True,
         highlight=False,

@@ -40,7 +40,7 @@ def backtrader_topk(
     /,
     *,
     market: str = "csi300",
-    names: Names = (),
+    instruments: Names = (),
     benchmark: str | None = None,
     start: datetime | None = None,
     end: datetime | None = None,
@@ -68,7 +68,7 @@ def backtrader_topk(
     Args:
         bars: Qlib data directory, CSV or parquet file, or folder of such files; the simulated market when omitted.
         market: universe of a Qlib data directory; every instrument that was ever a member is traded.
-        names: instruments to trade; all when omitted.
+        instruments: those to trade; all when omitted.
         benchmark: instrument to compare the portfolio with, never traded; the index of the simulated market.
         start: first bar; trading begins once `lookback` bars are seen.
         end: last bar.
@@ -94,7 +94,7 @@ def backtrader_topk(
     store = ensure_store(default_store()) if bars is None else bars
     store_warnings = [SIMULATED] if bars is None else data_warnings(store)
     against = benchmark or (INDEX if bars is None else "")
-    panel = read_panel(store, market, names, against, start, end)
+    panel = read_panel(store, market, instruments, against, start, end)
     forecast = {"model": model, "lookback": lookback, "horizon": horizon, "samples": samples, "seed": seed}
     rules = {
         "rank_by": rank_by,

@@ -22,7 +22,7 @@ app = cyclopts.App(help=__doc__)
 
 def load_bars() -> tuple[str, pd.DataFrame]:
     """Name and bars of one share, indexed by datetime."""
-    simulated = MarketConfig(names=2)
+    simulated = MarketConfig(instruments=2)
     tidy = pd.read_parquet(FILE) if FILE.is_file() else adjust_bars(simulate_market(simulated).bars)
     name = str(tidy["instrument"].iloc[0])
     return name, tidy[tidy["instrument"] == name].set_index("datetime")[list(FEATURES)]

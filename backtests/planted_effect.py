@@ -154,13 +154,13 @@ class StudyMarket:
 
 
 def long(wide: pd.DataFrame) -> pd.Series:
-    """(days, names) as a series by (datetime, instrument)."""
+    """(days, instruments) as a series by (datetime, instrument)."""
     return wide.stack()
 
 
 def scores_of(market: StudyMarket, study: Study, predictor: KronosPredictor) -> dict[Method, pd.Series]:
     """Scores of the test windows by every way that trains no network."""
-    keys, names = market.windows.index, len(market.planted.panel)
+    keys, instruments = market.windows.index, len(market.planted.panel)
     hidden = predictor.embed(market.windows)
     features = bar_features(market.planted.panel, keys).to_numpy("float32")
     scores = {}
@@ -170,9 +170,9 @@ def scores_of(market: StudyMarket, study: Study, predictor: KronosPredictor) -> 
     if study.samples:
         scores["paths", 0] = path_scores(market, study, predictor)
     for days in study.learn_days:
-        scores["LightGBM on bar features", days * names] = fitted(market, features, days, "lightgbm")
+        scores["LightGBM on bar features", days * instruments] = fitted(market, features, days, "lightgbm")
         for kind in study.heads:
-            scores[f"{kind} head on frozen states", days * names] = fitted(market, hidden, days, kind)
+            scores[f"{kind} head on frozen states", days * instruments] = fitted(market, hidden, days, kind)
     return scores
 
 
@@ -280,7 +280,7 @@ def planted_effect(
     *,
     effects: Annotated[tuple[Effect, ...], Several] = EFFECTS,
     strengths: Annotated[tuple[float, ...], Several] = (0.1, 0.3),
-    names: int = 50,
+    instruments: int = 50,
     seed: int = 0,
     study: Annotated[Study, cyclopts.Parameter(name="*")] = DEFAULTS,
     output: Path = Path("out/planted_effect"),
@@ -290,12 +290,12 @@ def planted_effect(
     Args:
         effects: effects to plant, each in its own markets.
         strengths: RankIC of the optimum.
-        names: number of instruments per market.
+        instruments: number of instruments per market.
         seed: seed of the markets.
         study: settings of the study of each market.
         output: folder of the tables.
     """
-    configs = markets_of(effects, strengths, names=names, days=study.days, seed=seed)
+    configs = markets_of(effects, strengths, instruments=instruments, days=study.days, seed=seed)
     predictor = KronosPredictor.from_pretrained(study.checkpoint, device=study.device)
     began, parts = time.process_time(), []
     for config in track(configs, "plant", "markets"):
@@ -306,7 +306,12 @@ def planted_effect(
         parts.append(evaluate(market, scores))
         show(parts[-1])
     seconds = round(time.process_time() - began)
-    settings = {"names": names, "seed": seed, **asdict(study), "CPU seconds without fine-tuning": seconds}
+    settings = {
+        "instruments": instruments,
+        "seed": seed,
+        **asdict(study),
+        "CPU seconds without fine-tuning": seconds,
+    }
     for file in save(pd.concat(parts, ignore_index=True), settings, output):
         print(f"Wrote {file}")
 

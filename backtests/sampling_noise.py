@@ -90,7 +90,7 @@ class Study:
         since: first date to choose from.
         until: last date to choose from.
         dates: number of forecast dates, evenly spaced.
-        names: number of instruments, evenly spaced; 0 for all.
+        instruments: number of instruments, evenly spaced; 0 for all.
         lookback: bars that the model reads.
         samples: sample counts to compare.
         seeds: number of seeds per variant.
@@ -105,7 +105,7 @@ class Study:
     since: str = "2022-01-04"
     until: str = "2023-12-20"
     dates: int = 8
-    names: int = 0
+    instruments: int = 0
     lookback: int = 90
     samples: tuple[int, ...] = (1, 2, 4, 8, 10, 16, 32, 64)
     seeds: int = 4
@@ -116,7 +116,7 @@ class Study:
 
     def run(self, bars: Path) -> pd.DataFrame:
         """One row for each date, variant and sample count."""
-        market = _market(bars, self.names)
+        market = _market(bars, self.instruments)
         closes = pd.DataFrame({name: frame["close"] for name, frame in market.items()}).sort_index()
         labels = (closes.shift(-2) / closes.shift(-1) - 1).loc[self.since : self.until]
         versions = [KronosPredictor.from_pretrained(self.model)]
@@ -182,7 +182,7 @@ def measures(
 
 
 def rank_correlation(a: np.ndarray, b: pd.DataFrame) -> np.ndarray:
-    """(n, names) and (m, names) -> (n, m), Spearman's."""
+    """(n, instruments) and (m, instruments) -> (n, m), Spearman's."""
     ranks = [pd.DataFrame(x).rank(axis=1).to_numpy() for x in (a, b)]
     return np.corrcoef(*ranks)[: len(a), len(a) :]
 
@@ -220,11 +220,13 @@ def show(table: pd.DataFrame) -> None:
     Console().print(view)
 
 
-def _market(file: Path, names: int) -> dict[str, pd.DataFrame]:
-    """Adjusted bars of each name."""
+def _market(file: Path, instruments: int) -> dict[str, pd.DataFrame]:
+    """Adjusted bars by instrument."""
     tidy = import_bars([file]).bars.set_index("datetime")
     every = sorted(tidy["instrument"].unique())
-    kept = [every[i] for i in np.linspace(0, len(every) - 1, names).astype(int)] if names else every
+    kept = (
+        [every[i] for i in np.linspace(0, len(every) - 1, instruments).astype(int)] if instruments else every
+    )
     columns = [column for column in (*FEATURES, "factor") if column in tidy]
     return {name: adjust_bars(tidy.loc[tidy["instrument"] == name, columns]) for name in kept}
 

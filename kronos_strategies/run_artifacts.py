@@ -25,7 +25,7 @@ from kronos_strategies.evaluation.significance import label_overlap
 
 ARTIFACTS = "artifacts"  # the folder next to a report.html
 METADATA = "metadata.json"  # in it
-FORMAT = 2  # other formats are refused
+FORMAT = 3  # other formats are refused
 DECAY_HORIZONS = (1, 2, 3, 5, 10, 20)  # bars that labels span, in addition to a run's own
 SCORING_HORIZONS = (1, 5, 10)  # bars at which paths are scored, within the horizon
 OPTIONAL = ("outlooks", "trades")  # optional frames
@@ -46,7 +46,7 @@ class RunMetadata:
         sample_counts: rows by reason, from the members' rows to those compared.
         warnings: sentences that a reader must see.
         bars_per_year: bars per year, used to annualize returns.
-        min_names: minimum number of instruments for the IC of a date to be defined.
+        min_instruments: minimum number of instruments for the IC of a date to be defined.
         score_is_return: whether the run's own score is a forecast return, so that its sign is a direction; not so
             for the rank that a return head forecasts.
         trials_deviation: standard deviation of the Sharpe ratios per bar of all trials; None if unknown.
@@ -60,7 +60,7 @@ class RunMetadata:
     sample_counts: Mapping[str, int]
     warnings: tuple[str, ...]
     bars_per_year: int
-    min_names: int = MIN_INSTRUMENTS
+    min_instruments: int = MIN_INSTRUMENTS
     score_is_return: bool = False
     trials_deviation: float | None = None
 

@@ -51,14 +51,14 @@ class InformationCoefficient(bt.Analyzer):
             parameter `every`, else the indicator's, else 1.
         hold: bars that the return spans; 0 for `every`.
         price: price of the trades, "open" or "close".
-        min_names: a date with fewer pairs is undefined.
+        min_instruments: a date with fewer pairs is undefined.
 
     Raises:
         ValueError: no feed has the line, or a parameter is out of range.
         MissingExtra: scipy or statsmodels is missing.
     """
 
-    params = (("signal", "score"), ("every", 0), ("hold", 0), ("price", "open"), ("min_names", 10))
+    params = (("signal", "score"), ("every", 0), ("hold", 0), ("price", "open"), ("min_instruments", 10))
 
     def start(self) -> None:
         """Find the lines, and fail before a long run rather than after it."""
@@ -88,7 +88,9 @@ class InformationCoefficient(bt.Analyzer):
         prices = PricePanel.from_bars(bars)
         label = prices.lookup(prices.forward_return(hold, self.p.price), cast(pd.MultiIndex, scores.index))
         found = (
-            information_coefficients(scores, label, self.p.min_names) if len(scores) else _no_coefficients()
+            information_coefficients(scores, label, self.p.min_instruments)
+            if len(scores)
+            else _no_coefficients()
         )
         overlap = label_overlap(hold, recorder.every)
         self.rets = {
@@ -128,9 +130,9 @@ class KronosTearSheet(bt.Analyzer):
     are taken together. The first benchmark is the feed named by `benchmark`, followed by all ranked feeds at equal
     weights.
 
-    Fewer feeds than `min_names` are evaluated one by one over time, for which the run keeps its forecasts. The
-    section on the distribution needs all paths, which are kept if the indicator has a `store`, or in the folder
-    `forecasts`.
+    Fewer feeds than `min_instruments` are evaluated one by one over time, for which the run keeps its forecasts.
+    The section on the distribution needs all paths, which are kept if the indicator has a `store`, or in the
+    folder `forecasts`.
 
     Params:
         signal, every, hold, price: see `InformationCoefficient`.
@@ -140,7 +142,7 @@ class KronosTearSheet(bt.Analyzer):
         title: title of the report; "" for the strategy's name.
         notice: a warning for the reader, e.g. that the market is simulated.
         forecasts: folder of the `ForecastSet` that `ForecastData` feeds were made from.
-        min_names: a rebalance that ranks fewer feeds has no coefficient.
+        min_instruments: a rebalance that ranks fewer feeds has no coefficient.
 
     Raises:
         ValueError: no feed has the line or the benchmark's name, or a parameter is out of range.
@@ -158,7 +160,7 @@ class KronosTearSheet(bt.Analyzer):
         ("title", ""),
         ("notice", ""),
         ("forecasts", ""),
-        ("min_names", MIN_INSTRUMENTS),
+        ("min_instruments", MIN_INSTRUMENTS),
     )
 
     def start(self) -> None:
@@ -222,7 +224,7 @@ class KronosTearSheet(bt.Analyzer):
             trials=int(p.trials),
             notice=p.notice,
             forecasts=p.forecasts,
-            min_names=int(p.min_names),
+            min_instruments=int(p.min_instruments),
             description=describe_run(
                 self.strategy, recorder, dates, p.signal, label, origin.settings, history.daily
             ),
@@ -309,7 +311,7 @@ def check_params(analyzer: bt.Analyzer) -> None:
             f"price={p.price!r} is not a price that orders trade at. Choose one of {', '.join(PRICES)}."
         )
     of_sheet = ("trials", "bars_per_year") if hasattr(p, "trials") else ()
-    for name in ("every", "hold", "min_names", *of_sheet):
+    for name in ("every", "hold", "min_instruments", *of_sheet):
         as_integer(name, getattr(p, name))
     if p.hold < 0:
         raise ValueError(f"hold={p.hold} is negative. Pass 1 or more, or 0 to hold until the next rebalance.")

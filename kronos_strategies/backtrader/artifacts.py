@@ -73,7 +73,7 @@ def collect_artifacts(run: RunRecord) -> RunArtifacts:
                 *baseline_warnings,
             ),
             bars_per_year=run.bars_per_year,
-            min_names=run.min_names,
+            min_instruments=run.min_instruments,
             score_is_return=_score_is_return(run),
         ),
         scores=pd.DataFrame({_score_name(run): run.scores["score"].reindex(keys)}).join(baselines),
@@ -83,7 +83,7 @@ def collect_artifacts(run: RunRecord) -> RunArtifacts:
         paths=paths,
         provenance=provenance,
         result=result,
-        outlooks=_path_summaries(run) if instruments < run.min_names else None,
+        outlooks=_path_summaries(run) if instruments < run.min_instruments else None,
         trades=run.trades,
     )
 
@@ -104,11 +104,11 @@ def run_warnings(
     if run.settings is not None and run.signal == "score":
         choice = run.settings.score_choice(run.daily)
         yield from (*choice.warnings, *choice.training_overlap_warnings(dates.min()))
-    if len(names) < run.min_names:
+    if len(names) < run.min_instruments:
         feeds, each = ("feed is", "it") if len(names) == 1 else ("feeds are", "each")
         yield (
-            f"Only {len(names)} {feeds} ranked: a correlation across fewer than {run.min_names} instruments is not "
-            f"meaningful, so {each} is evaluated over time."
+            f"Only {len(names)} {feeds} ranked: a correlation across fewer than {run.min_instruments} instruments "
+            f"is not meaningful, so {each} is evaluated over time."
         )
     elif len(names) < MIN_INSTRUMENTS:
         yield (

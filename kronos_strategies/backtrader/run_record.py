@@ -47,7 +47,7 @@ class RunRecord:
         price: price of the label, "open" or "close".
         daily: whether dates are days.
         bars_per_year: bars per year, used to annualize.
-        title, trials, notice, forecasts, min_names: see `KronosTearSheet`.
+        title, trials, notice, forecasts, min_instruments: see `KronosTearSheet`.
         description: settings of the run, by label.
         warnings: sentences on the execution of the run, for its reader.
     """
@@ -73,7 +73,7 @@ class RunRecord:
     trials: int
     notice: str
     forecasts: str
-    min_names: int
+    min_instruments: int
     description: dict[str, str]
     warnings: tuple[str, ...]
 

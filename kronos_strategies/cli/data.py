@@ -124,7 +124,7 @@ def import_files(
 
 @data.command
 def simulate(
-    *, to: Path, seed: int = 0, names: int = 80, market: str = "csi300", overwrite: bool = False
+    *, to: Path, seed: int = 0, instruments: int = 80, market: str = "csi300", overwrite: bool = False
 ) -> None:
     """Simulate a market with a planted effect, to try everything out.
 
@@ -133,13 +133,13 @@ def simulate(
     Args:
         to: folder to create.
         seed: equal seeds give equal markets.
-        names: number of instruments.
+        instruments: number of instruments.
         market: Qlib name of the universe of index members.
         overwrite: replace an existing data directory.
     """
     from kronos_strategies.data.simulate import MarketConfig, write_simulated
 
-    config = MarketConfig(seed=seed, names=names)
+    config = MarketConfig(seed=seed, instruments=instruments)
     with progress_bar("writing", "instruments") as progress:
         summary = write_simulated(to, config, market, overwrite=overwrite, progress=progress)
     _show_store(summary, market, "simulated data with a planted effect: results are not evidence of alpha.")

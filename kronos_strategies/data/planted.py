@@ -8,8 +8,8 @@ The optimum is known. Within each date the signal is turned into normal scores z
 
     x(t + 2) = rho z(t) + sqrt(1 - rho^2) e,  e standard normal,
 
-so that (z, x) is bivariate normal with correlation rho, z orders names by their conditional expectation, and no
-forecast has a larger expected RankIC than z: 6 / pi * arcsin(rho / 2) (Pearson 1907). In a market of volatility
+so that (z, x) is bivariate normal with correlation rho, z orders instruments by their conditional expectation, and
+no forecast has a larger expected RankIC than z: 6 / pi * arcsin(rho / 2) (Pearson 1907). In a market of volatility
 clustering z scales the shock instead, x(t + 2) = e exp(kappa z(t) - kappa^2); what can be forecast is the size of a
 return, and z orders that.
 """
@@ -48,7 +48,7 @@ class PlantedConfig:
             name, of which its own bars show nothing. "volatility": large returns follow large returns, of either
             sign. "none": nothing.
         strength: RankIC of the optimum; 0 for "none" only.
-        names: number of instruments.
+        instruments: number of instruments.
         days: number of business days.
         seed: seed of the generator.
         start: first day.
@@ -56,7 +56,7 @@ class PlantedConfig:
 
     effect: Effect = "reversal"
     strength: float = 0.1
-    names: int = 100
+    instruments: int = 100
     days: int = 1000
     seed: int = 0
     start: str = "2010-01-04"
@@ -70,9 +70,9 @@ class PlantedConfig:
             raise ValueError(
                 f"strength={self.strength} is not a possible RankIC. Pass one in (0, {STRONGEST}]."
             )
-        if self.names < 20:
+        if self.instruments < 20:
             raise ValueError(
-                f"names={self.names} is too small. Pass at least 20, so that heads can be fitted."
+                f"instruments={self.instruments} is too small. Pass at least 20, so that heads can be fitted."
             )
         if self.days <= DELAY + MEMORY:
             raise ValueError(f"days={self.days} are too few. Simulate at least {DELAY + MEMORY + 1}.")
@@ -89,9 +89,9 @@ class PlantedMarket:
 
     Attributes:
         panel: name -> bars indexed by datetime, columns FEATURES.
-        optimum: (days, names) z of each date and name, known at its close; 0 before the first signal and
-            everywhere without an effect.
-        target: (days, names) what a score of that date is to rank: the log return of close(t + 1) to
+        optimum: (days, instruments) z of each date and instrument, known at its close; 0 before the first signal
+            and everywhere without an effect.
+        target: (days, instruments) what a score of that date is to rank: the log return of close(t + 1) to
             close(t + 2), or its absolute value in a market of volatility clustering; NaN where the bars end.
         config: its configuration.
     """
@@ -105,7 +105,7 @@ class PlantedMarket:
 def plant(config: PlantedConfig) -> PlantedMarket:
     """Simulate the market of `config`; equal configurations give equal markets."""
     rng = np.random.Generator(np.random.Philox(config.seed))
-    shape = (config.days, config.names)
+    shape = (config.days, config.instruments)
     shocks, busy = rng.standard_normal((2, *shape))
     optimum, returns = np.zeros(shape), _DAILY * shocks
     coefficient = planted_coefficient(config)
@@ -115,7 +115,7 @@ def plant(config: PlantedConfig) -> PlantedMarket:
             optimum[known] = _signal(config.effect, returns[: known + 1], busy[known])
             returns[day] = _DAILY * _follow(config, coefficient, optimum[known], shocks[day])
     days = pd.bdate_range(config.start, periods=config.days, name="datetime")
-    names = pd.Index([f"N{number:04d}" for number in range(config.names)], name="instrument")
+    names = pd.Index([f"N{number:04d}" for number in range(config.instruments)], name="instrument")
     wide = pd.DataFrame(returns, days, names)
     return PlantedMarket(
         panel=_bars(wide, busy, rng),
@@ -148,7 +148,7 @@ def size_rank_ic(kappa: float) -> float:
 
 
 def _signal(effect: Effect, past: np.ndarray, busy: np.ndarray) -> np.ndarray:
-    """(names,) normal scores of the signal of a date, from the returns (days, names) up to it."""
+    """(instruments,) normal scores of the signal of a date, from the returns (days, instruments) up to it."""
     recent = past[-MEMORY:]
     signal = {
         "reversal": -recent.sum(axis=0),
@@ -163,7 +163,7 @@ def _signal(effect: Effect, past: np.ndarray, busy: np.ndarray) -> np.ndarray:
 
 
 def _follow(config: PlantedConfig, coefficient: float, z: np.ndarray, shocks: np.ndarray) -> np.ndarray:
-    """(names,) returns in units of the daily deviation."""
+    """(instruments,) returns in units of the daily deviation."""
     if config.on_size:
         return shocks * np.exp(coefficient * z - coefficient**2)
     return coefficient * z + np.sqrt(1 - coefficient**2) * shocks

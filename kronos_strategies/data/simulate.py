@@ -37,7 +37,7 @@ class MarketConfig:
 
     Attributes:
         seed: seed of the Philox generator.
-        names: number of instruments.
+        instruments: number of instruments.
         sectors: number of sectors they belong to.
         start: first possible day.
         end: last possible day.
@@ -47,7 +47,7 @@ class MarketConfig:
     """
 
     seed: int = 0
-    names: int = 80
+    instruments: int = 80
     sectors: int = 8
     start: str = "2021-01-04"
     end: str = "2023-12-29"
@@ -56,8 +56,8 @@ class MarketConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} is negative. Pass 0 or more.")
-        if self.names < 2:
-            raise ValueError(f"names={self.names} is too small. Pass at least 2.")
+        if self.instruments < 2:
+            raise ValueError(f"instruments={self.instruments} is too small. Pass at least 2.")
         if self.sectors < 1:
             raise ValueError(f"sectors={self.sectors} is too small. Pass at least 1.")
         if not 0 <= self.reversal < 1:
@@ -94,12 +94,12 @@ def simulate_market(config: MarketConfig) -> SimulatedMarket:
         np.random.Generator(np.random.Philox(stream))
         for stream in np.random.SeedSequence(config.seed).spawn(3)
     )
-    latent = latent_returns(len(days), config.names, config.sectors, config.reversal, returns_rng)
-    life = _life(len(days), config.names, life_rng)
+    latent = latent_returns(len(days), config.instruments, config.sectors, config.reversal, returns_rng)
+    life = _life(len(days), config.instruments, life_rng)
     split_days = np.arange(1, len(days) + 1) % _SPLIT_DAYS == 0
     sessions = trade(latent, life, split_days, session_rng)
     members = _review(sessions.capital, life.listed)
-    symbols = _symbols(config.names)
+    symbols = _symbols(config.instruments)
     return SimulatedMarket(
         bars=_bars(sessions, life.traded, days, symbols),
         membership=_spans(members, days, symbols),
@@ -115,26 +115,26 @@ def trading_days(start: str, end: str) -> pd.DatetimeIndex:
     return days[~days.strftime("%m-%d").isin(_HOLIDAYS)]
 
 
-def _symbols(names: int) -> pd.Index:
+def _symbols(instruments: int) -> pd.Index:
     """Half Shanghai, half Shenzhen, in number ranges that no listed company has."""
-    shanghai = (names + 1) // 2
+    shanghai = (instruments + 1) // 2
     codes = [f"SH{609001 + i}" for i in range(shanghai)]
-    return pd.Index(codes + [f"SZ{9001 + i:06d}" for i in range(names - shanghai)], name="instrument")
+    return pd.Index(codes + [f"SZ{9001 + i:06d}" for i in range(instruments - shanghai)], name="instrument")
 
 
-def _life(days: int, names: int, rng: np.random.Generator) -> Life:
+def _life(days: int, instruments: int, rng: np.random.Generator) -> Life:
     """Listings, delistings and suspensions, drawn independently of returns."""
     day = np.arange(days)[:, None]
-    order = rng.permutation(names)
-    late, early = order[: names // 10], order[names // 10 : names // 10 + names // 16]
-    first, last = np.zeros(names, int), np.full(names, days - 1)
+    order = rng.permutation(instruments)
+    late, early = order[: instruments // 10], order[instruments // 10 : instruments // 10 + instruments // 16]
+    first, last = np.zeros(instruments, int), np.full(instruments, days - 1)
     first[late] = rng.integers(days // 10, days * 6 // 10 + 1, len(late))
     last[early] = rng.integers(days // 2, days * 9 // 10 + 1, len(early))
     listed = (day >= first) & (day <= last)
 
-    halted = np.zeros((days, names), bool)
-    halts = rng.poisson(1.5 * days / 750, names)
-    name = np.repeat(np.arange(names), halts)
+    halted = np.zeros((days, instruments), bool)
+    halts = rng.poisson(1.5 * days / 750, instruments)
+    name = np.repeat(np.arange(instruments), halts)
     begin = rng.integers(1, days, len(name))
     length = np.minimum(rng.geometric(0.15, len(name)), 30)
     for column, since, duration in zip(name, begin, length, strict=True):
@@ -144,9 +144,9 @@ def _life(days: int, names: int, rng: np.random.Generator) -> Life:
 
 def _review(capital: np.ndarray, listed: np.ndarray) -> np.ndarray:
     """(T, N) bool, in the index: the largest instruments by capital before the session, reviewed periodically."""
-    days, names = capital.shape
-    size = round(_INDEX_SHARE * names)
-    members = np.zeros((days, names), bool)
+    days, instruments = capital.shape
+    size = round(_INDEX_SHARE * instruments)
+    members = np.zeros((days, instruments), bool)
     for day in range(0, days, _REVIEW_DAYS):
         eligible = listed[day] & listed[max(day - 1, 0)]
         ranking = np.argsort(np.where(eligible, -capital[day], np.inf), kind="stable")[:size]

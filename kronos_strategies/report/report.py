@@ -73,12 +73,12 @@ def build_report(artifacts: RunArtifacts, versions: Comparison | None = None) ->
         metadata.hold,
         artifacts.exposures,
         metadata.bars_between,
-        min_instruments=metadata.min_names,
+        min_instruments=metadata.min_instruments,
     )
     distribution = portfolio = time_series = trades = None
     score = artifacts.scores.iloc[:, 0]
     instruments = score.index.get_level_values("instrument").nunique()
-    if instruments < metadata.min_names:
+    if instruments < metadata.min_instruments:
         time_series = evaluate_time_series(
             score,
             label,
@@ -97,7 +97,7 @@ def build_report(artifacts: RunArtifacts, versions: Comparison | None = None) ->
             artifacts.market,
             label,
             artifacts.overlap,
-            metadata.min_names,
+            metadata.min_instruments,
         )
     if artifacts.result is not None:
         exposures = artifacts.exposures if instruments > 1 else None  # a single one has no percentile

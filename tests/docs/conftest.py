@@ -65,7 +65,7 @@ def walk(times: pd.DatetimeIndex) -> pd.DataFrame:
 
 def fill_store(folder: Path) -> None:
     """Three dates of eight simulated instruments, forecast by kronos-nano."""
-    market = simulate_market(MarketConfig(names=8, start="2022-12-01", end="2023-06-30"))
+    market = simulate_market(MarketConfig(instruments=8, start="2022-12-01", end="2023-06-30"))
     panel = adjust_bars(market.bars).set_index(["datetime", "instrument"])
     span = {"start": "2023-05-31", "end": "2023-06-02"}
     windows = Windows.rolling(panel, lookback=90, horizon=6, calendar="B", **span)

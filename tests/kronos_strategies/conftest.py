@@ -31,7 +31,9 @@ def walk_market():
     """Half a year of 24 instruments."""
     from kronos_strategies.data.simulate import MarketConfig, simulate_market
 
-    return simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-09-01", end="2023-03-31"))
+    return simulate_market(
+        MarketConfig(seed=3, instruments=24, sectors=4, start="2022-09-01", end="2023-03-31")
+    )
 
 
 @pytest.fixture(scope="session")

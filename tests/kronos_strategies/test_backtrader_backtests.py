@@ -110,7 +110,7 @@ def test_topk_trades_a_folder_of_csv_files_with_other_rules(topk, capsys, tmp_pa
 
 
 def test_topk_trades_a_store_and_says_that_its_market_is_simulated(topk, capsys, tmp_path):
-    config = MarketConfig(names=16, sectors=2, start="2023-01-02", end="2023-04-28")
+    config = MarketConfig(instruments=16, sectors=2, start="2023-01-02", end="2023-04-28")
     write_simulated(tmp_path / "store", config, "csi300")
     words = [tmp_path / "store", *SMALL, "--benchmark", "SH000300", "--topk", 3, "--output", tmp_path / "out"]
     printed = run(topk, capsys, *words)
@@ -157,7 +157,7 @@ def test_help_names_every_option(name, request, capsys):
     [
         (["nowhere.csv"], "nowhere.csv is neither a file nor a folder of bars"),
         (["TIDY", "--benchmark", "SPY"], "has no benchmark 'SPY'"),
-        (["TIDY", "--names", "N01", "XX"], "does not contain ['XX']"),
+        (["TIDY", "--instruments", "N01", "XX"], "does not contain ['XX']"),
         (["TIDY", "--start", "2030-01-01"], "has no bar from 2030-01-01"),
         (["TIDY", "--draw", "XX"], "no 'XX' to draw"),
         (["TIDY", "--rank-by", "luck"], "no line 'luck' to rank by"),

@@ -141,7 +141,7 @@ def test_a_single_path_and_an_instrument_in_two_files_are_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_writes_a_report_that_kronos_report_reads_again(tmp_path, capsys):
-    bars = simulate_market(MarketConfig(names=12)).bars
+    bars = simulate_market(MarketConfig(instruments=12)).bars
     days = pd.DatetimeIndex(bars["datetime"].unique()).sort_values()
     bars[bars["datetime"] >= days[-400]].to_parquet(tmp_path / "bars.parquet")
     folder = tmp_path / "report"

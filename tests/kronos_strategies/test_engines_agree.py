@@ -95,7 +95,9 @@ class FromBacktrader(KronosRankStrategy):
 
 @pytest.fixture(scope="module")
 def market() -> SimulatedMarket:
-    return simulate_market(MarketConfig(seed=15, names=20, sectors=4, start="2022-01-03", end="2022-12-30"))
+    return simulate_market(
+        MarketConfig(seed=15, instruments=20, sectors=4, start="2022-01-03", end="2022-12-30")
+    )
 
 
 @pytest.fixture(scope="module")

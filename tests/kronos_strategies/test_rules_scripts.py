@@ -31,7 +31,9 @@ COSTS = "lot=0,min_cost=0,limit=0,open_cost=0.001,close_cost=0.001"
 def folder(tmp_path_factory) -> Path:
     """Bars of a market, and a store of its forecasts over three months."""
     folder = tmp_path_factory.mktemp("rules")
-    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-09-01", end="2023-03-31"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=24, sectors=4, start="2022-09-01", end="2023-03-31")
+    )
     market.bars.to_parquet(folder / "bars.parquet")
     ForecastStore(folder / "forecasts").fill(RandomWalks(), windows_of(market), SPEC, RandomWalks.sampling)
     return folder

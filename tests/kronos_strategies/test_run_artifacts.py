@@ -166,5 +166,5 @@ def test_files_of_the_first_format_are_refused_by_that(place, tmp_path):
     (tmp_path / place).mkdir(parents=True, exist_ok=True)
     (tmp_path / place / "about.json").write_text('{"format": 1}')
     (tmp_path / "pred.pkl").touch()
-    with pytest.raises(ValueError, match=r"has format 1, this version reads 2. Run the experiment again"):
+    with pytest.raises(ValueError, match=r"has format 1, this version reads 3. Run the experiment again"):
         load_artifacts(str(tmp_path), "")

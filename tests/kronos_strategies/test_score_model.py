@@ -22,7 +22,7 @@ def score_model(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_each_setting_has_a_report_and_is_compared_with_the_first(tmp_path: Path) -> None:
-    bars = simulate_market(MarketConfig(names=12)).bars
+    bars = simulate_market(MarketConfig(instruments=12)).bars
     days = pd.DatetimeIndex(bars["datetime"].unique()).sort_values()
     bars[bars["datetime"] >= days[-200]].to_parquet(tmp_path / "bars.parquet")
     done = score_model(

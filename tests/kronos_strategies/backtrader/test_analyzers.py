@@ -83,7 +83,7 @@ def test_a_score_equal_to_the_future_return_has_a_coefficient_of_one():
 def test_too_few_instruments_leave_a_date_undefined_unless_fewer_are_allowed():
     bars = bars_of(NAMES[:6])
     assert run(bars).analyzers.ic.get_analysis()["rank_ic_test"]["dates"] == 0
-    assert run(bars, ic={"min_names": 5}).analyzers.ic.get_analysis()["rank_ic_test"]["dates"] == 38
+    assert run(bars, ic={"min_instruments": 5}).analyzers.ic.get_analysis()["rank_ic_test"]["dates"] == 38
 
 
 class Jumps(bt.Indicator):
@@ -104,7 +104,7 @@ class LineArithmetic(Orders):
 
 def test_feeds_can_be_ranked_by_lines_made_by_arithmetic():
     bars = bars_of()
-    strategy = run(bars, LineArithmetic, ic={"signal": "jump", "min_names": 3})
+    strategy = run(bars, LineArithmetic, ic={"signal": "jump", "min_instruments": 3})
     scores = strategy.analyzers.sheet.artifacts.scores.iloc[:, 0]
     plain = run(bars).analyzers.sheet.artifacts.scores.iloc[:, 0]
     pd.testing.assert_series_equal(scores, plain)  # the sheet reads the feeds' own line in both

@@ -78,7 +78,7 @@ def sheet_of(make, feeds=None, **params) -> KronosTearSheet:
 
     cerebro = cerebro_of(feeds or pandas_feeds(PANEL))
     cerebro.addstrategy(Making)
-    cerebro.addanalyzer(KronosTearSheet, _name="sheet", min_names=3, **params)
+    cerebro.addanalyzer(KronosTearSheet, _name="sheet", min_instruments=3, **params)
     return cerebro.run()[0].analyzers.sheet
 
 

@@ -228,7 +228,7 @@ def test_numpy_integers_are_valid_parameters(tmp_path):
         "every": four,
         "hold": four,
         "trials": np.int64(3),
-        "min_names": small,
+        "min_instruments": small,
         "bars_per_year": np.int64(252),
     }
     cerebro.addanalyzer(KronosTearSheet, **numbers)

@@ -24,7 +24,9 @@ SPAN = ("2022-12-01", "2023-03-31")
 @pytest.fixture(scope="module")
 def bars(tmp_path_factory):
     """A Qlib data directory of 24 simulated names."""
-    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-04-28"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=24, sectors=4, start="2022-07-01", end="2023-04-28")
+    )
     folder = tmp_path_factory.mktemp("bars") / "store"
     membership = {"csi300": market.membership}
     write_store(

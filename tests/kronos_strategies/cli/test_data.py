@@ -120,7 +120,7 @@ def test_without_a_membership_file_the_output_warns_of_survivors(files, tmp_path
 
 def test_simulate_writes_a_store_and_says_so(tmp_path, capsys):
     to = tmp_path / "store"
-    code, out, err = run(capsys, "data", "simulate", "--to", to, "--names", 10, "--seed", 3)
+    code, out, err = run(capsys, "data", "simulate", "--to", to, "--instruments", 10, "--seed", 3)
     assert (code, err.strip()) == (0, "")
     assert "not evidence of alpha" in out
     assert f"KRONOS_QLIB_DATA={to} KRONOS_TOPK=1 KRONOS_N_DROP=1 qrun {CONFIGS / 'kronos_csi300.yaml'}" in out
@@ -151,7 +151,7 @@ def test_overwrite_is_needed_to_replace_a_store(files, tmp_path, capsys):
         ),
         (["data", "import", "{members}", "--to", "store"], "lacks the columns"),
         (["data", "import", "{bars}", "--to", "{index}"], "is not a data directory that"),
-        (["data", "simulate", "--to", "store", "--names", "1"], "names=1 is too small"),
+        (["data", "simulate", "--to", "store", "--instruments", "1"], "instruments=1 is too small"),
         (["data", "simulate", "--to", "store", "--seed", "x"], "--seed"),
         (["data", "simulate"], "--to"),
         (["dota"], "dota"),

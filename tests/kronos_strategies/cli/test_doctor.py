@@ -129,7 +129,7 @@ def test_a_full_disk_is_named(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     to = tmp_path_factory.mktemp("data") / "store"
-    write_simulated(to, MarketConfig(names=4, start="2023-01-02", end="2023-06-30"), "csi300")
+    write_simulated(to, MarketConfig(instruments=4, start="2023-01-02", end="2023-06-30"), "csi300")
     return to
 
 

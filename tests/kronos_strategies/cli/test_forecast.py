@@ -204,7 +204,9 @@ def test_bars_without_volume_are_forecast_with_a_note(files, capsys):
 
 
 def test_instruments_of_a_qlib_data_directory_are_named_and_dated_by_its_calendar(tmp_path, capsys):
-    market = simulate_market(MarketConfig(seed=3, names=6, sectors=2, start="2022-07-01", end="2023-04-28"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=6, sectors=2, start="2022-07-01", end="2023-04-28")
+    )
     store = tmp_path / "store"
     write_store(market.bars, store, membership={"csi300": market.membership}, source={"kind": "simulation"})
     name = sorted(market.bars["instrument"].unique())[0]

@@ -19,7 +19,9 @@ SETTINGS = ("--lookback", 30, "--every", 5, "--device", "cpu")
 
 @pytest.fixture(scope="module")
 def market():
-    return simulate_market(MarketConfig(seed=3, names=32, sectors=4, start="2022-07-01", end="2023-04-28"))
+    return simulate_market(
+        MarketConfig(seed=3, instruments=32, sectors=4, start="2022-07-01", end="2023-04-28")
+    )
 
 
 @pytest.fixture(autouse=True)

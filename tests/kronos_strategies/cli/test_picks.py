@@ -35,7 +35,9 @@ SETTINGS = {"--model": TINY, "--samples": 2, "--lookback": 30, "--device": "cpu"
 @pytest.fixture(scope="module")
 def bars(tmp_path_factory):
     """A Qlib data directory of 24 simulated instruments."""
-    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-04-28"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=24, sectors=4, start="2022-07-01", end="2023-04-28")
+    )
     folder = tmp_path_factory.mktemp("bars") / "qlib data"
     write_store(
         market.bars, folder, membership={"csi300": market.membership}, benchmarks=market.benchmark,
@@ -193,7 +195,9 @@ def test_the_defaults_are_those_of_the_workflow_file(simulated, samples):
 
 
 def test_price_limits_are_those_of_the_region_of_the_data(tmp_path, capsys):
-    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-03-08"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=24, sectors=4, start="2022-07-01", end="2023-03-08")
+    )
     names = {name: f"US{name[-4:]}{name[:2]}" for name in market.bars["instrument"].unique()}
     bars, members = (each.replace({"instrument": names}) for each in (market.bars, market.membership))
     write_store(bars, tmp_path / "us", membership={"us": members}, source={"kind": "test"})

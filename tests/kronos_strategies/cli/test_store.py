@@ -29,7 +29,9 @@ SETTINGS = ("--model", TINY, "--samples", 2, "--lookback", 30, "--horizon", 3, "
 @pytest.fixture(scope="module")
 def bars(tmp_path_factory):
     """A Qlib data directory of 24 simulated names."""
-    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-07-01", end="2023-04-28"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=24, sectors=4, start="2022-07-01", end="2023-04-28")
+    )
     folder = tmp_path_factory.mktemp("bars") / "qlib store"
     write_store(
         market.bars,

@@ -38,7 +38,9 @@ def test_quantile_models_are_fitted_on_the_members_of_a_market_and_the_next_comm
     tmp_path, capsys
 ):
     pytest.importorskip("qlib")
-    market = simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-03-01", end="2023-04-28"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=24, sectors=4, start="2022-03-01", end="2023-04-28")
+    )
     store, output = tmp_path / "qlib", tmp_path / "quantiles"
     source = {"kind": "simulation"}
     write_store(

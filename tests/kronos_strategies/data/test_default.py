@@ -12,7 +12,7 @@ from kronos_strategies.data.simulate import (
 )
 from kronos_strategies.data.validation import LISTING, listing_spans
 
-SMALL = MarketConfig(names=12, end="2021-06-30")
+SMALL = MarketConfig(instruments=12, end="2021-06-30")
 
 
 def test_the_default_store_lies_in_the_users_cache(monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ from kronos_strategies.evaluation.signal.metrics import information_coefficients
 from kronos_strategies.evaluation.significance import mean_test
 
 PLANTED = [effect for effect in EFFECTS if effect != "none"]
-SMALL = PlantedConfig(names=20, days=60)
+SMALL = PlantedConfig(instruments=20, days=60)
 
 
 def wide(market: PlantedMarket, feature: str) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def by_date(score: pd.DataFrame, market: PlantedMarket) -> np.ndarray:
 @pytest.mark.parametrize("strength", [0.05, 0.3])
 @pytest.mark.parametrize("effect", PLANTED)
 def test_the_optimum_has_the_rank_ic_that_was_asked_for(effect: str, strength: float) -> None:
-    market = plant(PlantedConfig(effect, strength, names=100, days=1500))
+    market = plant(PlantedConfig(effect, strength, instruments=100, days=1500))
     found = by_date(market.optimum, market)
     # Without an effect a date of N names has a RankIC of deviation (N - 1)^-0.5. Of ten tests one fails at 4
     # deviations with a chance of 6e-4.
@@ -53,7 +53,7 @@ def test_the_rank_ic_of_sizes_is_spearmans_correlation() -> None:
 
 @pytest.mark.parametrize("effect", PLANTED)
 def test_the_optimum_depends_on_the_bars_up_to_its_date(effect: str) -> None:
-    market = plant(PlantedConfig(effect, 0.2, names=30, days=80))
+    market = plant(PlantedConfig(effect, 0.2, instruments=30, days=80))
     logs = np.log(wide(market, "close"))
     expected = {
         "reversal": -logs.diff(MEMORY),
@@ -72,7 +72,7 @@ def test_the_optimum_depends_on_the_bars_up_to_its_date(effect: str) -> None:
 
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_the_target_is_what_a_score_of_its_date_can_earn(effect: str) -> None:
-    market = plant(PlantedConfig(effect, 0.2 if effect != "none" else 0.0, names=20, days=40))
+    market = plant(PlantedConfig(effect, 0.2 if effect != "none" else 0.0, instruments=20, days=40))
     steps = np.log(wide(market, "close")).diff()
     earned = (steps.abs() if effect == "volatility" else steps).shift(-2)
     pd.testing.assert_frame_equal(market.target, earned, check_names=False)
@@ -80,7 +80,7 @@ def test_the_target_is_what_a_score_of_its_date_can_earn(effect: str) -> None:
 
 def test_every_market_has_returns_of_one_deviation() -> None:
     for effect in PLANTED:
-        market = plant(PlantedConfig(effect, 0.3, names=50, days=500))
+        market = plant(PlantedConfig(effect, 0.3, instruments=50, days=500))
         steps = np.log(wide(market, "close")).diff()
         assert steps.stack().std() == pytest.approx(0.02, rel=0.05)
 
@@ -95,7 +95,7 @@ def test_bars_are_valid() -> None:
 def test_without_an_effect_no_signal_finds_anything() -> None:
     scores = {}
     for seed in range(10):
-        market = plant(PlantedConfig("none", 0.0, names=40, days=300, seed=seed))
+        market = plant(PlantedConfig("none", 0.0, instruments=40, days=300, seed=seed))
         assert not market.optimum.to_numpy().any()
         logs = np.log(wide(market, "close"))
         for name, score in {
@@ -109,7 +109,7 @@ def test_without_an_effect_no_signal_finds_anything() -> None:
 
 
 def test_the_leader_is_not_visible_in_an_instruments_own_bars() -> None:
-    market = plant(PlantedConfig("lead-lag", 0.3, names=60, days=600))
+    market = plant(PlantedConfig("lead-lag", 0.3, instruments=60, days=600))
     logs = np.log(wide(market, "close"))
     for bars in (1, 2, MEMORY, 20):
         assert mean_test(by_date(logs.diff(bars), market)).p > 0.001 / 4
@@ -118,7 +118,7 @@ def test_the_leader_is_not_visible_in_an_instruments_own_bars() -> None:
 def test_equal_configurations_give_equal_markets_and_other_seeds_others() -> None:
     one, two = plant(SMALL), plant(SMALL)
     pd.testing.assert_frame_equal(one.panel["N0003"], two.panel["N0003"])
-    other = plant(PlantedConfig(names=20, days=60, seed=1))
+    other = plant(PlantedConfig(instruments=20, days=60, seed=1))
     assert not other.target.equals(one.target)
 
 
@@ -129,7 +129,7 @@ def test_equal_configurations_give_equal_markets_and_other_seeds_others() -> Non
         ({"effect": "none"}, "effect='none' has a strength of 0.1"),
         ({"strength": 0.0}, "strength=0.0 is not a possible RankIC"),
         ({"strength": 0.95}, r"Pass one in \(0, 0.9\]"),
-        ({"names": 5}, "names=5"),
+        ({"instruments": 5}, "instruments=5"),
         ({"days": 7}, "days=7 are too few"),
     ],
 )

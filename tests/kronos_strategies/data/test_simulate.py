@@ -8,7 +8,7 @@ from kronos_strategies.data._simulator import LIMIT, TICK, Life, latent_returns,
 from kronos_strategies.data.simulate import BENCHMARK, MarketConfig, _review, simulate_market
 from kronos_strategies.data.validation import check_tidy
 
-SMALL = MarketConfig(names=12, end="2021-09-30")
+SMALL = MarketConfig(instruments=12, end="2021-09-30")
 
 
 def adjusted_closes(market):
@@ -176,7 +176,7 @@ def test_nothing_in_a_session_depends_on_a_later_one():
     ("change", "says"),
     [
         ({"seed": -1}, "seed=-1 is negative"),
-        ({"names": 1}, "names=1 is too small"),
+        ({"instruments": 1}, "instruments=1 is too small"),
         ({"sectors": 0}, "sectors=0 is too small"),
         ({"reversal": 1.5}, "reversal=1.5 is out of range"),
         ({"end": "2021-01-04"}, "fewer than 2 trading days"),

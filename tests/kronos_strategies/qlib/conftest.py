@@ -24,7 +24,9 @@ TINY = Path(__file__).parents[2] / "reference" / "kronos_tiny"
 
 @pytest.fixture(scope="session")
 def small_market() -> SimulatedMarket:
-    return simulate_market(MarketConfig(seed=3, names=24, sectors=4, start="2022-01-03", end="2023-06-30"))
+    return simulate_market(
+        MarketConfig(seed=3, instruments=24, sectors=4, start="2022-01-03", end="2023-06-30")
+    )
 
 
 def store_of(market: SimulatedMarket, bars: pd.DataFrame, folder: Path) -> Path:

@@ -15,7 +15,9 @@ from .conftest import NAMES
 
 
 def test_each_path_is_a_choice_and_a_qlib_directory_has_one_per_market(folder: Path, tmp_path: Path) -> None:
-    market = simulate_market(MarketConfig(seed=3, names=6, sectors=2, start="2022-07-01", end="2022-12-30"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=6, sectors=2, start="2022-07-01", end="2022-12-30")
+    )
     write_store(
         market.bars, tmp_path / "store", membership={"csi300": market.membership}, source={"kind": "test"}
     )
@@ -77,7 +79,9 @@ def test_links_out_of_a_folder_or_a_pattern_are_not_followed(tmp_path: Path) -> 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
 def test_bars_of_a_qlib_directory_outside_of_it_are_not_read(tmp_path: Path) -> None:
-    market = simulate_market(MarketConfig(seed=3, names=6, sectors=2, start="2022-07-01", end="2022-12-30"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=6, sectors=2, start="2022-07-01", end="2022-12-30")
+    )
     store = tmp_path / "store"
     write_store(market.bars, store, membership={"csi300": market.membership}, source={"kind": "test"})
     data = QlibData(store, "csi300")

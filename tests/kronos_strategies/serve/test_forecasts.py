@@ -121,7 +121,9 @@ def test_bars_in_time_zones_are_ranked_at_the_moment_of_the_forecast(other: str,
 
 
 def test_a_market_of_a_qlib_directory_is_ranked_by_its_members_of_the_date(tmp_path: Path) -> None:
-    market = simulate_market(MarketConfig(seed=3, names=6, sectors=2, start="2022-07-01", end="2022-12-30"))
+    market = simulate_market(
+        MarketConfig(seed=3, instruments=6, sectors=2, start="2022-07-01", end="2022-12-30")
+    )
     store = tmp_path / "store"
     write_store(market.bars, store, membership={"csi300": market.membership}, source={"kind": "test"})
     data = offer_data([store])
