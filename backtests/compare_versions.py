@@ -14,7 +14,7 @@ from typing import Annotated
 
 import cyclopts
 
-from kronos_strategies.cli import main
+from kronos_strategies.cli import run_kronos
 from kronos_strategies.qlib.tracking import recorded_runs
 
 CONFIG = Path(__file__).parents[1] / "configs" / "finetune_csi300.yaml"
@@ -74,7 +74,7 @@ def compare_versions(
                 "--top-p",
                 top_p,
             ]
-            kronos(
+            run_kronos(
                 "store",
                 "fill",
                 output / "forecasts",
@@ -89,7 +89,9 @@ def compare_versions(
             versions[f"{name}{setting}"] = recorded_runs(tracking)[0].info.run_id
     files = ["--html", output / "compare.html", "--json", output / "compare.json"]
     named = [f"{name}={run}" for name, run in versions.items()]
-    kronos("compare", *named, *bars, "--label-horizon", hold, "--gate", gate, *files, "--tracking", tracking)
+    run_kronos(
+        "compare", *named, *bars, "--label-horizon", hold, "--gate", gate, *files, "--tracking", tracking
+    )
 
 
 def tuned(model: str, bars: list[object], before: datetime, steps: int, folder: Path) -> Path:
@@ -111,17 +113,8 @@ def tuned(model: str, bars: list[object], before: datetime, steps: int, folder: 
         folder,
         "--resume",
     ]
-    kronos("train", *settings, *spans, *bars)
+    run_kronos("train", *settings, *spans, *bars)
     return folder / "best"
-
-
-def kronos(*words: object) -> None:
-    """One command, which says itself what is wrong; a failed gate ends this too."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        if stop.code:
-            raise
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cyclopts
 
-from kronos_strategies.cli import main
+from kronos_strategies.cli import run_kronos
 
 CONFIG = Path(__file__).parents[1] / "configs" / "finetune_csi300.yaml"
 
@@ -38,26 +38,17 @@ def finetune_csi300(
     """
     store, tuned = output / "store", output / "model"
     if not store.exists():
-        kronos("data", "import", bars, "--to", store)
+        run_kronos("data", "import", bars, "--to", store)
     # Completed stages are skipped, an interrupted one resumes.
     flags = ["--config", CONFIG, "--data", store, "--pretrained", model, "--output", tuned, "--resume"]
-    kronos("train", *flags)
+    run_kronos("train", *flags)
     versions = {"before": model, "after": tuned / "best"}
     for name, checkpoint in versions.items():
         dates = ["--start", start, "--end", end, "--every", every]
         paths = ["--samples", samples, "--output", output / name]
-        kronos("evaluate", checkpoint, "--data", bars, *dates, *paths)
+        run_kronos("evaluate", checkpoint, "--data", bars, *dates, *paths)
     files = ["--html", output / "compare.html", "--json", output / "compare.json"]
-    kronos("compare", *(f"{name}={output / name}" for name in versions), *files)
-
-
-def kronos(*words: object) -> None:
-    """Run one command, which reports its own errors."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        if stop.code:
-            raise
+    run_kronos("compare", *(f"{name}={output / name}" for name in versions), *files)
 
 
 if __name__ == "__main__":

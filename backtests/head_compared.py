@@ -19,7 +19,7 @@ from qlib.contrib.data.handler import Alpha158
 
 from kronos.head import ReturnHead
 from kronos.windows import Windows
-from kronos_strategies.cli import main
+from kronos_strategies.cli import run_kronos
 from kronos_strategies.data.simulate import default_store
 from kronos_strategies.evaluation.panel import PricePanel
 from kronos_strategies.heads.fit import FitSettings, centered_ranks, fit_head
@@ -102,7 +102,7 @@ def head_compared(
     save_labels(read_price_panel(scores["head"].index), scores["head"].index, hold, output / "labels.parquet")
     files = [f"{name}={output / name}.parquet" for name in scores]
     written = ["--html", output / "compare.html", "--json", output / "compare.json"]
-    kronos(
+    run_kronos(
         "compare",
         *files,
         "--labels",
@@ -164,15 +164,6 @@ def save_labels(market: PricePanel, keys: pd.MultiIndex, hold: int, file: Path) 
     horizons = sorted({1, 5, 10, hold})
     columns = {str(h): market.lookup(market.forward_return(h), keys) for h in horizons}
     pd.DataFrame(columns).to_parquet(file)
-
-
-def kronos(*words: object) -> None:
-    """Run one command, which reports its own errors."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        if stop.code:
-            raise
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import cyclopts
 
-from kronos_strategies.cli import main
+from kronos_strategies.cli import run_kronos
 
 Several = cyclopts.Parameter(negative=(), consume_multiple=True)
 
@@ -69,19 +69,10 @@ def score_model(
         flags = [(f"--{name}", value) for name, value in chosen.items() if value is not None]
         name = "-".join(f"{flag.removeprefix('--')}-{value:g}" for flag, value in flags) or "own-settings"
         folders[name] = output / name
-        kronos("evaluate", checkpoint, *common, *itertools.chain(*flags), "--output", folders[name])
+        run_kronos("evaluate", checkpoint, *common, *itertools.chain(*flags), "--output", folders[name])
     if len(folders) > 1:
         files = ["--html", output / "compare.html", "--json", output / "compare.json"]
-        kronos("compare", *(f"{name}={folder}" for name, folder in folders.items()), *files)
-
-
-def kronos(*words: object) -> None:
-    """Run one command, which reports its own errors."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as stop:
-        if stop.code:
-            raise
+        run_kronos("compare", *(f"{name}={folder}" for name, folder in folders.items()), *files)
 
 
 if __name__ == "__main__":

@@ -96,3 +96,12 @@ def main(tokens: Sequence[str] | None = None) -> None:
         collect_less()
     show_log()
     run_command(app, words)
+
+
+def run_kronos(*words: object) -> None:
+    """Run one command in the process of a script; a command that fails ends the script with its exit code."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as stop:
+        if stop.code:
+            raise
