@@ -130,7 +130,7 @@ def test_qlib_finds_the_calendar_and_its_future(market, read):
 def test_the_benchmark_is_readable_but_not_an_instrument(market, read):
     names = json.loads((read / "read.json").read_text())["names"]
     assert BENCHMARK not in names
-    assert len(names) == market.config.names
+    assert len(names) == market.config.instruments
     close = pd.read_parquet(read / "benchmark.parquet")["$close"]
     np.testing.assert_allclose(close, market.benchmark["close"], rtol=1e-6)
 
