@@ -83,11 +83,11 @@ def head_after_costs(
         every: days between dates with scores; holding periods are multiples of it.
         hold: holding periods in days. The score is the head's output of that horizon, or the mean of the ranks of 5
             and 10 days where it has none.
-        topk: numbers of names.
+        topk: numbers of instruments.
         rank_buffer: ranks below the top k that a position may fall to before it is sold.
         common: fields of PortfolioRules that all settings share.
         trading: fields of TradingRules; costs, price limit and lots of the region of the data otherwise.
-        thirds: whether to trade the thirds by traded amount, with a third of the names and of the buffer.
+        thirds: whether to trade the thirds by traded amount, with a third of the instruments and of the buffer.
         qlib: settings that trade in Qlib's engine as well, as HOLD:TOPK:BUFFER.
         device: cpu, cuda or mps.
         output: folder of the table.
@@ -124,7 +124,7 @@ def head_after_costs(
     for name, rows in blocks.items():
         show_table(rows, f"{title}: {name}")
     output.mkdir(parents=True, exist_ok=True)
-    text = "\n\n".join(markdown(rows, f"{name}: holding, names, buffer") for name, rows in blocks.items())
+    text = "\n\n".join(markdown(rows, f"{name}: holding, instruments, buffer") for name, rows in blocks.items())
     print("Wrote", write_atomic(output / "head_after_costs.md", f"{title}\n\n{text}\n\n{study.best()}\n"))
 
 

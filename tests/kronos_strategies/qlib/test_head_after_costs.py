@@ -29,7 +29,7 @@ def blocks(small_store, tmp_path_factory) -> dict[str, dict[str, list[str]]]:
     found: dict[str, dict[str, list[str]]] = {}
     for line in (output / "head_after_costs.md").read_text().splitlines():
         cells = [cell.strip(" *") for cell in line.split("|")[1:-1]]
-        if cells and cells[0].endswith("holding, names, buffer"):
+        if cells and cells[0].endswith("holding, instruments, buffer"):
             title = cells[0].partition(":")[0]
         elif cells and cells[0] != "---":
             found.setdefault(title, {})[cells[0]] = cells[1:]
