@@ -124,7 +124,9 @@ def head_after_costs(
     for name, rows in blocks.items():
         show_table(rows, f"{title}: {name}")
     output.mkdir(parents=True, exist_ok=True)
-    text = "\n\n".join(markdown(rows, f"{name}: holding, instruments, buffer") for name, rows in blocks.items())
+    text = "\n\n".join(
+        markdown(rows, f"{name}: holding, instruments, buffer") for name, rows in blocks.items()
+    )
     print("Wrote", write_atomic(output / "head_after_costs.md", f"{title}\n\n{text}\n\n{study.best()}\n"))
 
 

@@ -19,7 +19,9 @@ def table(shared_data: Path) -> pd.DataFrame:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [str(BACKTESTS), *sys.path])
         import sampling_noise
-    study = sampling_noise.Study(dates=2, instruments=80, samples=(SAMPLES,), reference=128, draws=(SHARED, EVEN))
+    study = sampling_noise.Study(
+        dates=2, instruments=80, samples=(SAMPLES,), reference=128, draws=(SHARED, EVEN)
+    )
     rows = study.run(shared_data / "csi300_2020_2023.parquet")
     return sampling_noise.summarize(rows).xs(SAMPLES, level="samples")
 
