@@ -113,7 +113,7 @@ class Attention(nn.Module):
             (q,), (k, v) = self._project(query, *projections[:1]), self._project(context, *projections[1:])
         if rope is not None:
             cosines, sines = (table[..., : self.head_width // 2] for table in rope)
-            q, k = _rotate_pairs(q, cosines, sines), _rotate_pairs(k, cosines, sines)
+            q, k = _rotate_pairs((q, k), cosines, sines)
         dropout = self.attn_dropout_p if self.training else 0.0
         out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         return self.resid_dropout(self.out_proj(out.transpose(1, 2).flatten(2)))
@@ -133,15 +133,19 @@ class Attention(nn.Module):
         return rows.unflatten(0, (self.n_heads, 2, -1)).transpose(1, 2).reshape(rows.shape)
 
 
-def _rotate_pairs(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Rotate adjacent pairs: one complex product, or real products that the compiler can fuse."""
-    pairs = x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2))
+def _rotate_pairs(tensors: tuple[Tensor, ...], cosines: Tensor, sines: Tensor) -> list[Tensor]:
+    """Rotate adjacent pairs: by a complex product, or by real products, which alone the compiler can fuse."""
+    pairs = [x.to(torch.promote_types(x.dtype, torch.float32)).unflatten(-1, (-1, 2)) for x in tensors]
     if torch.compiler.is_compiling():
-        left, right = pairs.unbind(-1)
-        turned = torch.stack((left * cosines - right * sines, left * sines + right * cosines), dim=-1)
+        halves = [x.unbind(-1) for x in pairs]
+        turned = [
+            torch.stack((left * cosines - right * sines, left * sines + right * cosines), dim=-1)
+            for left, right in halves
+        ]
     else:
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.complex(cosines, sines))
-    return turned.flatten(-2)
+        rotations = torch.complex(cosines, sines)
+        turned = [torch.view_as_real(torch.view_as_complex(x) * rotations) for x in pairs]
+    return [x.flatten(-2) for x in turned]
 
 
 class FeedForward(nn.Module):
